@@ -1,0 +1,47 @@
+"""Draw the curves in benchmark/results/: every seed thin, the mean thick (pip install matplotlib).
+
+    python benchmark/plot.py benchmark/results/laptop.csv benchmark/results/laptop.png
+"""
+
+import csv
+import sys
+from collections import defaultdict
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+LABELS = {"rpg": "RPG", "mbsac": "no latent (MBSAC)", "nornd": "no RND"}
+COLOURS = {"rpg": "tab:red", "mbsac": "tab:blue", "nornd": "tab:gray"}
+
+
+def read(path):
+    """{env_id: {method: {seed: [(step, success_final)]}}}"""
+    curves = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    with open(path) as file:
+        for row in csv.DictReader(file):
+            curves[row["env_id"]][row["method"]][row["seed"]].append((int(row["step"]), float(row["success_final"])))
+    return curves
+
+
+if __name__ == "__main__":
+    curves, picture = read(sys.argv[1]), sys.argv[2]
+    figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.4), sharey=True, squeeze=False)
+    for axis, (env_id, methods) in zip(axes[0], curves.items()):
+        for method, seeds in methods.items():
+            runs = [np.array(points).T for points in seeds.values()]  # (2, steps) each
+            for step, success in runs:
+                axis.plot(step, success, color=COLOURS[method], alpha=0.35, linewidth=0.8)
+            length = min(run.shape[1] for run in runs)
+            mean = np.mean([run[1, :length] for run in runs], 0)
+            label = f"{LABELS[method]} ({len(runs)} seed{'s' * (len(runs) > 1)})"
+            axis.plot(runs[0][0, :length], mean, color=COLOURS[method], linewidth=2, label=label)
+        axis.set(title=env_id, xlabel="environment steps", ylim=(-0.03, 1.03))
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+        axis.grid(alpha=0.3)
+        axis.legend(loc="upper left", fontsize=8, frameon=False)
+    axes[0, 0].set_ylabel("success at the episode's end\n(mean of 50 episodes)")
+    figure.tight_layout()
+    figure.savefig(picture, dpi=130)

@@ -1,0 +1,872 @@
+"""The mathematics and the replay of rpg.py against slow reference code: loops over single numbers, in float64."""
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import rpg
+
+OBS, OBJ, ACT, LAT = 4, 2, 2, 3  # sizes of the observation, its object coordinates, the action and z
+
+
+def small_args(**changes):
+    """Settings of networks so small that a loop over single numbers is quick."""
+    return rpg.Args(**dict(hidden_dim=8, state_dim=5, latent_dim=LAT, num_frequencies=2, rnd_dim=16) | changes)
+
+
+def small_nets(args, seed=0):
+    """World model, policy and posterior (None without z) in float64, every parameter random and none of them zero."""
+    torch.manual_seed(seed)
+    lat = 0 if args.latent == "none" else args.latent_dim
+    nets = [rpg.WorldModel(OBS, OBJ, ACT, lat, args), rpg.Policy(ACT, lat, args)]
+    nets += [rpg.Posterior(ACT, lat, args) if lat else None]
+    for net in nets:
+        if net is not None:
+            net.double()
+            for parameter in net.parameters():
+                torch.nn.init.normal_(parameter, std=0.5)
+    return nets
+
+
+def out(net, *parts):
+    """What a torch network makes of the concatenated vectors: one sample, numpy in and out."""
+    return net(torch.tensor(np.concatenate(parts))).detach().numpy()
+
+
+def encode(obs, object_dim, num_frequencies):
+    """Positional encoding of one observation: obs, all sines (coordinate by coordinate), all cosines."""
+    objects = [float(x) for x in obs[len(obs) - object_dim :]]
+    sines = [math.sin(2**k * x) for x in objects for k in range(num_frequencies)]
+    cosines = [math.cos(2**k * x) for x in objects for k in range(num_frequencies)]
+    return np.array([float(x) for x in obs] + sines + cosines)
+
+
+def k_step_values(rewards, values, gamma):
+    """[V_1 … V_H]: V_k = Σ_{t<k} γᵗ rewards[t] + γᵏ V(s_k), for lists in which values[k - 1] is V(s_k)."""
+    result = []
+    for k in range(1, len(rewards) + 1):
+        v = 0.0
+        for t in range(k):
+            v += gamma**t * rewards[t]
+        result.append(v + gamma**k * values[k - 1])
+    return result
+
+
+def weighted_mean(v):
+    """Mean of [V_1 … V_H] with weights proportional to 0.97^(k-1)."""
+    weights = [0.97 ** (k - 1) for k in range(1, len(v) + 1)]
+    return sum(w * x for w, x in zip(weights, v)) / sum(weights)
+
+
+def imagine(model, policy, posterior, s, z, alpha, args, noise):
+    """Roll one latent state out step by step. Returns the states, actions and log π met, and [V_1 … V_H] of each twin;
+    `z` may be None: nothing then knows of a latent."""
+    latent = [] if z is None else [z]
+    h, states, actions, logps, rewards, values = out(model.init_hidden, s), [], [], [], [], [[], []]
+    for t in range(args.horizon):
+        mean, log_std = np.split(out(policy.net, s, *latent), 2)
+        std = 0.4 * np.exp(np.clip(log_std, -20, 2))
+        u = mean + std * noise[t]
+        a = np.tanh(u)
+        logp = sum(stats.norm.logpdf(u[i], mean[i], std[i]) - math.log(1 - a[i] ** 2) for i in range(ACT))
+        r = -alpha * logp
+        if posterior is not None:
+            z_mean = out(posterior.net, s, a)
+            r += args.beta * sum(stats.norm.logpdf(z[i], z_mean[i], args.posterior_std) for i in range(len(z)))
+        states.append(s), actions.append(a), logps.append(logp)
+        e = out(model.action_encoder, a)
+        h = model.gru(torch.tensor(e), torch.tensor(h)).detach().numpy()
+        s = out(model.state_head, h)
+        rewards.append(r + out(model.reward_head, s, e)[0])
+        for twin in range(2):
+            values[twin].append(out(model.values[twin], s, *latent)[0])
+    return states, actions, logps, [k_step_values(rewards, v, args.gamma) for v in values]
+
+
+# values (Eq. 3)
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+@pytest.mark.parametrize("gamma", [0.9, 0.99, 1.0])
+@pytest.mark.parametrize("twins", [1, 2])
+def test_mean_k_step_value_equals_nested_loops(horizon, gamma, twins):
+    """Eq. 3 for every k up to the horizon, averaged with weights 0.97^(k-1)."""
+    rng = np.random.default_rng(horizon)
+    rewards, values = rng.normal(size=(horizon, 4)), rng.normal(size=(twins, horizon, 4))
+    expected = [[weighted_mean(k_step_values(rewards[:, b], values[i, :, b], gamma)) for b in range(4)]
+                for i in range(twins)]
+    result = rpg.mean_k_step_value(torch.tensor(rewards), torch.tensor(values), gamma)
+    assert result.shape == (twins, 4)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-12)
+
+
+def test_mean_k_step_value_of_one_step_is_r_plus_gamma_v():
+    """A number that one can check by hand: V_1 = 2 + 0.5 · 10, V_2 = 2 + 0.5 · 4 + 0.25 · 20."""
+    v_1 = rpg.mean_k_step_value(torch.tensor([[2.0]]), torch.tensor([[[10.0]]]), 0.5)
+    assert v_1.item() == pytest.approx(7.0)
+    mean = rpg.mean_k_step_value(torch.tensor([[2.0], [4.0]]), torch.tensor([[[10.0], [20.0]]]), 0.5)
+    assert mean.item() == pytest.approx((7.0 + 0.97 * 9.0) / 1.97)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("alpha,beta", [(0.0, 0.3), (0.7, 0.0), (0.7, 0.3)])
+def test_value_estimate_equals_a_step_by_step_rollout(horizon, alpha, beta):
+    """r′ = −α log π(a|s,z) + β log p(z|s_t,a_t) with the state before the action; r and V with the state after it."""
+    args = small_args(horizon=horizon, beta=beta, gamma=0.9)
+    model, policy, posterior = small_nets(args)
+    s, z = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, LAT, dtype=torch.float64)
+    torch.manual_seed(7)
+    v_est, states, actions, logps = rpg.value_estimate(model, policy, posterior, s, z, alpha, args, twins=2)
+    torch.manual_seed(7)
+    noise = torch.stack([torch.randn(3, ACT, dtype=torch.float64) for _ in range(horizon)]).numpy()
+    for b in range(3):
+        ref = imagine(model, policy, posterior, s[b].numpy(), z[b].numpy(), alpha, args, noise[:, b])
+        np.testing.assert_allclose(states[:, b].detach(), ref[0], rtol=1e-9)
+        np.testing.assert_allclose(actions[:, b].detach(), ref[1], rtol=1e-9)
+        np.testing.assert_allclose(logps[:, b].detach(), ref[2], rtol=1e-9)
+        np.testing.assert_allclose(v_est[:, b].detach(), [weighted_mean(v) for v in ref[3]], rtol=1e-6)
+    torch.manual_seed(7)
+    first = rpg.value_estimate(model, policy, posterior, s, z, alpha, args, twins=1)[0]
+    assert first.shape == (1, 3) and torch.equal(first[0], v_est[0]), "twins=1 is the first twin"
+
+
+def test_value_estimate_differentiates_through_the_model():
+    """The policy's gradient of V_est, through model, log π and p(z|s,a), is that of finite differences."""
+    args = small_args(horizon=3, beta=0.3)
+    model, policy, posterior = small_nets(args)
+    s, z = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, LAT, dtype=torch.float64)
+
+    def objective():
+        torch.manual_seed(3)
+        return rpg.value_estimate(model, policy, posterior, s, z, 0.7, args, twins=1)[0].mean()
+
+    bias, eps = policy.net[-1].bias, 1e-6
+    gradient = torch.autograd.grad(objective(), bias)[0]
+    for i in range(2 * ACT):
+        with torch.no_grad():
+            bias[i] += eps
+            above = objective().item()
+            bias[i] -= 2 * eps
+            below = objective().item()
+            bias[i] += eps
+        assert gradient[i].item() == pytest.approx((above - below) / (2 * eps), rel=1e-5)
+
+
+# model loss (Eq. 4)
+def segments(horizon, seed=0):
+    """Five hand-made segments: whole, ended by a termination, by a time limit, all masked, terminated at the last step.
+    What the mask hides is absurd, so that it shows where it leaks."""
+    rng = np.random.default_rng(seed)
+    obs, a = rng.normal(size=(horizon + 1, 5, OBS)), rng.uniform(-1, 1, size=(horizon, 5, ACT))
+    z, reward = rng.normal(size=(5, LAT)), rng.normal(size=(horizon, 5))
+    terminated, mask = np.zeros((horizon, 5)), np.ones((horizon, 5))
+    terminated[0, 1] = 1
+    mask[1:, 1], mask[1:, 2], mask[:, 3], terminated[-1, 4] = 0, 0, 0, 1
+    for t in range(horizon):
+        for b in range(5):
+            if not mask[t, b]:
+                obs[t + 1, b], reward[t, b], terminated[t, b] = 50 + rng.normal(size=OBS), 1e3, rng.integers(2)
+    return [torch.tensor(x) for x in (obs, a, z, reward, terminated, mask)]
+
+
+def model_loss_setup(horizon):
+    """Networks, a target network of other weights, and a policy with so little noise that it doesn't matter."""
+    args = small_args(horizon=horizon, beta=0.3, gamma=0.9, consistency_coef=7.0, reward_coef=3.0, value_coef=2.0)
+    model, policy, posterior = small_nets(args, seed=0)
+    target_model = small_nets(args, seed=11)[0]  # a seed whose twins take turns in being the lesser one
+    with torch.no_grad():
+        policy.net[-1].weight[ACT:], policy.net[-1].bias[ACT:] = 0.0, -20.0
+    return args, model, target_model, policy, posterior
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3])
+def test_model_loss_equals_loops(horizon):
+    """Eq. 4: three parts, mask, weights; targets: 0 if terminated, else the lesser of the twins' averages."""
+    args, model, target_model, policy, posterior = model_loss_setup(horizon)
+    batch = segments(horizon)
+    obs, a, z, reward, terminated, mask = (x.numpy() for x in batch)
+    consistency, reward_error, value_error, values, early_minimum_differs = 0.0, 0.0, 0.0, [], False
+    for b in range(5):
+        s = out(model.encoder[1], encode(obs[0, b], OBJ, args.num_frequencies))
+        h = out(model.init_hidden, s)
+        for t in range(horizon):
+            e = out(model.action_encoder, a[t, b])
+            h = model.gru(torch.tensor(e), torch.tensor(h)).detach().numpy()
+            next_s = out(model.state_head, h)
+            v = [out(net, next_s, z[b])[0] for net in model.values]
+            values += v
+            if mask[t, b]:
+                s_target = out(target_model.encoder[1], encode(obs[t + 1, b], OBJ, args.num_frequencies))
+                v_k = imagine(target_model, policy, posterior, s_target, z[b], 0.0, args, np.zeros((horizon, ACT)))[3]
+                v_target = min(weighted_mean(v_k[0]), weighted_mean(v_k[1]))
+                early = weighted_mean([min(pair) for pair in zip(*v_k)])
+                early_minimum_differs |= not terminated[t, b] and abs(early - v_target) > 1e-3
+                v_target = 0.0 if terminated[t, b] else v_target
+                consistency += sum((x - y) ** 2 for x, y in zip(next_s, s_target)) / len(next_s) / (5 * horizon)
+                reward_error += (out(model.reward_head, next_s, e)[0] - reward[t, b]) ** 2 / (5 * horizon)
+                value_error += ((v[0] - v_target) ** 2 + (v[1] - v_target) ** 2) / (5 * horizon)
+    assert horizon == 1 or early_minimum_differs, "these networks can't tell when the minimum is taken"
+    result = rpg.model_loss(model, target_model, policy, posterior, *batch, args)
+    expected = [7 * consistency + 3 * reward_error + 2 * value_error, consistency, reward_error, value_error]
+    np.testing.assert_allclose([x.item() for x in result], expected + [np.mean(values)], rtol=1e-6)
+
+
+def test_model_loss_trains_the_model_and_nothing_else():
+    """Targets carry no gradient, neither into the target network, the policy and p(z|s,a), nor into o_{t+1}."""
+    args, model, target_model, policy, posterior = model_loss_setup(3)
+    obs, *rest = segments(3)
+    obs.requires_grad_(True)
+    rpg.model_loss(model, target_model, policy, posterior, obs, *rest, args)[0].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    for net in (target_model, policy, posterior):
+        assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert obs.grad[0].abs().sum() > 0 and torch.count_nonzero(obs.grad[1:]) == 0
+
+
+def test_model_loss_of_a_masked_batch_is_zero():
+    """Where the mask is all zero there is neither loss nor gradient."""
+    args, model, target_model, policy, posterior = model_loss_setup(3)
+    *batch, mask = segments(3)
+    loss, *parts = rpg.model_loss(model, target_model, policy, posterior, *batch, torch.zeros_like(mask), args)
+    loss.backward()
+    assert loss.item() == 0 and [x.item() for x in parts[:3]] == [0, 0, 0]
+    assert all(torch.count_nonzero(p.grad) == 0 for p in model.parameters())
+
+
+def test_model_loss_of_a_time_limit_bootstraps():
+    """`terminated` zeroes the value target of its own step only; a time limit (mask alone) leaves it as it is."""
+    args, model, target_model, policy, posterior = model_loss_setup(2)
+    obs, a, z, reward, terminated, mask = segments(2)
+    losses = {}
+    for name, rows in (("time limit", []), ("terminated", [0]), ("hidden", [1])):
+        terminated.zero_()
+        terminated[rows, 2] = 1
+        torch.manual_seed(0)
+        result = rpg.model_loss(model, target_model, policy, posterior, obs, a, z, reward, terminated, mask, args)
+        losses[name] = [x.item() for x in result[1:4]]
+    assert losses["time limit"] == losses["hidden"], "what the mask hides may not matter"
+    assert losses["time limit"][:2] == losses["terminated"][:2] and losses["time limit"][2] != losses["terminated"][2]
+
+
+# policy
+def policy_with(mean, log_std, dtype=torch.float64):
+    """A policy of one action dimension per entry whose network returns (mean, log_std) whatever the state."""
+    policy = rpg.Policy(len(mean), 0, small_args()).to(dtype)
+    with torch.no_grad():
+        policy.net[-1].weight.zero_()
+        policy.net[-1].bias.copy_(torch.tensor([*mean, *log_std], dtype=dtype))
+    return policy
+
+
+def no_state(batch_size, dtype=torch.float64):
+    """A batch of zero states, and z of no dimensions."""
+    return torch.zeros(batch_size, 5, dtype=dtype), torch.zeros(batch_size, 0, dtype=dtype)
+
+
+@pytest.mark.parametrize("mean,log_std", [(0.0, 0.0), (0.8, 0.5), (-1.5, -1.0)])
+def test_policy_density_integrates_to_one_and_fits_the_samples(mean, log_std):
+    """exp(log π) integrates to 1, and up to each sampled action to the share of samples below it."""
+    torch.manual_seed(0)
+    a, logp = (x.detach().numpy() for x in policy_with([mean], [log_std])(*no_state(20_000)))
+    assert a.shape == (20_000, 1) and logp.shape == (20_000,)
+    order = a[:, 0].argsort()
+    x, density = a[order, 0], np.exp(logp[order])
+    below = np.concatenate([[0], np.cumsum(np.diff(x) * (density[1:] + density[:-1]) / 2)])
+    assert below[-1] == pytest.approx(1, abs=2e-3)
+    assert stats.kstest(below, "uniform").pvalue > 1e-3
+    std = 0.4 * math.exp(log_std)
+    cdf = lambda y: stats.norm.cdf(np.arctanh(y), mean, std)  # P(a < y) = P(u < arctanh y)
+    some, eps = x[::500], 1e-6
+    np.testing.assert_allclose(density[::500], (cdf(some + eps) - cdf(some - eps)) / (2 * eps), rtol=1e-3, atol=1e-6)
+
+
+def test_policy_log_prob_sums_over_the_dimensions():
+    """log π of several dimensions is the sum of those of each, by change of variables."""
+    mean, log_std = [0.3, -0.9, 1.2], [0.1, -0.6, 0.4]
+    a, logp = (x.detach().numpy() for x in policy_with(mean, log_std)(*no_state(50)))
+    for b in range(50):
+        expected = 0.0
+        for i in range(3):
+            expected += stats.norm.logpdf(math.atanh(a[b, i]), mean[i], 0.4 * math.exp(log_std[i]))
+            expected -= math.log(1 - a[b, i] ** 2)
+        assert logp[b] == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype,rel", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("mean", [-40.0, -15.0, -3.0, 0.0, 3.0, 15.0, 40.0])
+def test_policy_log_prob_is_exact_where_tanh_saturates(mean, dtype, rel):
+    """1 − tanh²u = 1/cosh²u; for |u| > 19 even float64 has tanh u = ±1, and log(1 − tanh²u) would be −inf."""
+    a, logp = policy_with([mean], [0.0], dtype)(*no_state(1, dtype), greedy=True)
+    expected = stats.norm.logpdf(0, 0, 0.4) + 2 * math.log(math.cosh(mean))
+    assert logp.item() == pytest.approx(expected, rel=rel, abs=rel / 10)
+    assert a.item() == pytest.approx(math.tanh(mean), rel=1e-6)
+
+
+@pytest.mark.parametrize("log_std,clipped", [(-100, -20), (-20, -20), (-1, -1), (0, 0), (2, 2), (9, 2)])
+def test_policy_std_is_clipped_and_scaled(log_std, clipped):
+    """std = 0.4 exp(clip(log std, −20, 2)), in the density and in the samples."""
+    policy, std = policy_with([0.0], [log_std]), 0.4 * math.exp(clipped)
+    logp = policy(*no_state(1), greedy=True)[1].item()  # at u = 0: −log(std √2π)
+    assert math.exp(-logp) / math.sqrt(2 * math.pi) == pytest.approx(std, rel=1e-9)
+    torch.manual_seed(0)
+    a = policy(*no_state(7))[0].detach()[:, 0]
+    torch.manual_seed(0)
+    noise = torch.randn(7, 1, dtype=torch.float64)[:, 0]
+    np.testing.assert_allclose(a, np.tanh(std * noise.numpy()), rtol=1e-9)
+
+
+def test_policy_gradient_is_reparameterised():
+    """Gradients of a and log π for mean and log std equal finite differences under fixed noise."""
+    policy = policy_with([0.4, -0.7], [0.2, -0.5])
+    bias, eps = policy.net[-1].bias, 1e-6
+
+    def evaluate():
+        torch.manual_seed(5)
+        a, logp = policy(*no_state(1))
+        return torch.cat([a[0], logp])
+
+    for output in range(3):
+        gradient = torch.autograd.grad(evaluate()[output], bias)[0]
+        for i in range(4):
+            with torch.no_grad():
+                bias[i] += eps
+                above = evaluate()[output].item()
+                bias[i] -= 2 * eps
+                below = evaluate()[output].item()
+                bias[i] += eps
+            assert gradient[i].item() == pytest.approx((above - below) / (2 * eps), rel=1e-5, abs=1e-7)
+
+
+def test_policy_greedy_action_is_tanh_of_the_mean():
+    """Greedy actions hold no noise, sampled ones do; both depend on s and on z."""
+    policy = small_nets(small_args())[1]
+    s, z = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, LAT, dtype=torch.float64)
+    greedy = policy(s, z, greedy=True)[0].detach()
+    for b in range(4):
+        np.testing.assert_allclose(greedy[b], np.tanh(out(policy.net, s[b], z[b])[:ACT]), rtol=1e-12)
+    assert not torch.isclose(policy(s, z)[0], greedy).any()
+    assert not torch.isclose(policy(s, z + 1, greedy=True)[0], greedy).any()
+
+
+# posterior
+def test_gaussian_posterior_is_a_normal_around_its_network():
+    """log p(z|s,a) of the ELBO reward: std 0.38 (paper Table 1), summed over z's dimensions, for any leading shape."""
+    args = small_args()
+    assert args.posterior_std == 0.38
+    posterior = small_nets(args)[2]
+    s, a, z = (torch.randn(2, 3, n, dtype=torch.float64) for n in (5, ACT, LAT))
+    result = posterior.log_prob(s, a, z)
+    assert result.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            expected = stats.norm.logpdf(z[i, j], out(posterior.net, s[i, j], a[i, j]), 0.38).sum()
+            assert result[i, j].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_categorical_posterior_is_a_log_softmax():
+    """log p(z|s,a) of a one-hot z is the log softmax of its category."""
+    posterior = small_nets(small_args(latent="categorical"))[2]
+    s, a = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, ACT, dtype=torch.float64)
+    category = [0, 1, 2, 2, 1, 0]
+    result = posterior.log_prob(s, a, torch.eye(LAT, dtype=torch.float64)[category])
+    for b in range(6):
+        p = np.exp(out(posterior.net, s[b], a[b]))
+        assert result[b].item() == pytest.approx(math.log(p[category[b]] / p.sum()), rel=1e-9)
+
+
+# prior
+def test_fixed_gaussian_prior_is_standard_normal():
+    """z ~ N(0, I), whatever the state, from no parameters."""
+    prior = rpg.Prior(LAT, small_args())
+    torch.manual_seed(0)
+    z = prior.sample(1e6 * torch.randn(20_000, 5)).numpy()
+    assert z.shape == (20_000, LAT) and not list(prior.parameters())
+    for i in range(LAT):
+        assert stats.kstest(z[:, i], "norm").pvalue > 1e-3
+    np.testing.assert_allclose(np.cov(z.T), np.eye(LAT), atol=0.04)
+
+
+def test_fixed_categorical_prior_is_uniform_one_hot():
+    """z is one of the unit vectors, each as often as the others."""
+    prior = rpg.Prior(LAT, small_args(latent="categorical"))
+    torch.manual_seed(0)
+    z = prior.sample(torch.randn(9_000, 5))
+    assert z.dtype == torch.float32 and z.shape == (9_000, LAT) and not list(prior.parameters())
+    assert set(map(tuple, z.tolist())) == set(map(tuple, np.eye(LAT).tolist()))
+    assert stats.chisquare(z.sum(0).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_learned_prior_starts_as_the_fixed_one(latent):
+    """Before training, a learned prior gives every state the fixed one's distribution, and can be trained."""
+    prior = rpg.Prior(LAT, small_args(latent=latent, learned_prior=True)).double()
+    s = torch.randn(3, 5, dtype=torch.float64)
+    z = torch.eye(LAT, dtype=torch.float64) if latent == "categorical" else torch.randn(3, LAT, dtype=torch.float64)
+    logp = prior.log_prob(s, z)
+    for b in range(3):
+        expected = math.log(1 / LAT) if latent == "categorical" else stats.norm.logpdf(z[b]).sum()
+        assert logp[b].item() == pytest.approx(expected, rel=1e-9)
+    logp.square().sum().backward()
+    assert prior.net[-1].weight.grad.abs().sum() > 0
+
+
+def learned_prior(latent, output):
+    """A learned prior in float64 whose network returns `output` whatever the state."""
+    prior = rpg.Prior(LAT, small_args(latent=latent, learned_prior=True)).double()
+    with torch.no_grad():
+        prior.net[-1].bias.copy_(torch.tensor(output, dtype=torch.float64))
+    return prior
+
+
+def test_learned_categorical_prior_samples_follow_its_logits():
+    """Frequencies of the sampled categories against the softmax of the logits; log_prob is its logarithm."""
+    logits = np.array([0.5, -1.0, 1.5])
+    p = np.exp(logits) / np.exp(logits).sum()
+    prior = learned_prior("categorical", logits)
+    torch.manual_seed(0)
+    s = torch.zeros(20_000, 5, dtype=torch.float64)
+    z = prior.sample(s)
+    assert stats.chisquare(z.sum(0).numpy(), 20_000 * p).pvalue > 1e-3
+    np.testing.assert_allclose(prior.log_prob(s[:3], torch.eye(3, dtype=torch.float64)).detach(), np.log(p), rtol=1e-9)
+
+
+def test_learned_gaussian_prior_samples_follow_its_network():
+    """z ~ N(mean, exp(clip(log std, −5, 2))²); log_prob is that normal's."""
+    mean, log_std, std = [1.0, -2.0, 0.0], [0.5, -9.0, 7.0], [math.exp(0.5), math.exp(-5), math.exp(2)]
+    prior = learned_prior("gaussian", [*mean, *log_std])
+    torch.manual_seed(0)
+    s = torch.zeros(20_000, 5, dtype=torch.float64)
+    z = prior.sample(s).detach().numpy()
+    logp = prior.log_prob(s[:50], torch.tensor(z[:50])).detach()
+    for i in range(3):
+        assert stats.kstest((z[:, i] - mean[i]) / std[i], "norm").pvalue > 1e-3
+    np.testing.assert_allclose(logp, [stats.norm.logpdf(x, mean, std).sum() for x in z[:50]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_prior_sampling_with_a_generator_leaves_the_global_rng_alone(latent):
+    """A generator of its own (evaluation) reproduces z; without one, the global RNG advances."""
+    prior, s = rpg.Prior(LAT, small_args(latent=latent)), torch.zeros(64, 5)
+    before = torch.get_rng_state()
+    one, two, other = (prior.sample(s, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(prior.sample(s), prior.sample(s)) and not torch.equal(torch.get_rng_state(), before)
+
+
+# the prior's loss
+def test_prior_loss_gradient_is_that_of_the_bandit_objective():
+    """Expected over all pairs of draws, it is −d/dlogits Σ_z p(z)(V(z) − α_z log p(z)), here by finite differences."""
+    logits, v, alpha = np.array([0.5, -1.0, 1.5]), np.array([2.0, -1.0, 0.3]), 0.7
+
+    def objective(logits):
+        p = np.exp(logits) / np.exp(logits).sum()
+        return sum(p[z] * (v[z] - alpha * math.log(p[z])) for z in range(3))
+
+    prior, s, eye = learned_prior("categorical", logits), torch.zeros(1, 5, dtype=torch.float64), np.eye(3)
+    p, gradient, entropy = np.exp(logits) / np.exp(logits).sum(), np.zeros(3), 0.0
+    for first in range(3):
+        for second in range(3):
+            z, v_est = torch.tensor(eye[[first, second]])[:, None], torch.tensor(v[[first, second]])[:, None]
+            loss, mean = rpg.prior_loss(prior, s, z, v_est, alpha)
+            gradient += p[first] * p[second] * torch.autograd.grad(loss, prior.net[-1].bias)[0].numpy()
+            entropy += p[first] * p[second] * mean.item()
+    expected = [(objective(logits + 1e-5 * eye[i]) - objective(logits - 1e-5 * eye[i])) / 2e-5 for i in range(3)]
+    np.testing.assert_allclose(gradient, -np.array(expected), rtol=1e-6)
+    assert entropy == pytest.approx(-(p * np.log(p)).sum())
+
+
+def test_prior_loss_pairs_the_draws_of_each_state():
+    """The loss of a batch is the mean of those of its states: one state's draw is no baseline for another."""
+    prior, s = learned_prior("gaussian", [0.3, -0.2, 0.1, 0.0, 0.4, -0.5]), torch.randn(4, 5, dtype=torch.float64)
+    torch.nn.init.normal_(prior.net[-1].weight)
+    z, v_est = torch.randn(2, 4, LAT, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    each = [rpg.prior_loss(prior, s[b : b + 1], z[:, b : b + 1], v_est[:, b : b + 1], 0.3)[0].item() for b in range(4)]
+    assert rpg.prior_loss(prior, s, z, v_est, 0.3)[0].item() == pytest.approx(np.mean(each))
+
+
+def test_prior_loss_drives_a_categorical_prior_to_the_boltzmann_distribution():
+    """The maximum of Σ_z p(z)(V(z) − α_z log p(z)) is p = softmax(V / α_z)."""
+    v, alpha = torch.tensor([0.2, 1.0, 0.5], dtype=torch.float64), 0.5
+    torch.manual_seed(0)
+    prior, s = learned_prior("categorical", [1.0, -1.0, 0.0]), torch.zeros(256, 5, dtype=torch.float64)
+    adam = torch.optim.Adam(prior.parameters(), 0.02)
+    for _ in range(200):
+        z = torch.stack([prior.sample(s), prior.sample(s)])
+        loss = rpg.prior_loss(prior, s, z, (z * v).sum(-1), alpha)[0]
+        adam.zero_grad(), loss.backward(), adam.step()
+    p = prior.log_prob(s[:3], torch.eye(3, dtype=torch.float64)).exp().detach().numpy()
+    boltzmann = np.exp(v.numpy() / alpha)
+    np.testing.assert_allclose(p, boltzmann / boltzmann.sum(), atol=0.03)
+
+
+def test_prior_loss_drives_a_gaussian_prior_to_the_boltzmann_distribution():
+    """For V = −c/2 ‖z − m‖² the maximum is N(m, α_z / c)."""
+    c, alpha, m = 2.0, 0.5, torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
+    torch.manual_seed(0)
+    prior, s = learned_prior("gaussian", [0.0] * 6), torch.zeros(256, 5, dtype=torch.float64)
+    adam = torch.optim.Adam(prior.parameters(), 0.01)
+    for _ in range(400):
+        z = torch.stack([prior.sample(s), prior.sample(s)]).detach()
+        loss = rpg.prior_loss(prior, s, z, -c / 2 * (z - m).square().sum(-1), alpha)[0]
+        adam.zero_grad(), loss.backward(), adam.step()
+    mean, log_std = prior.net(s[0]).detach().chunk(2)
+    np.testing.assert_allclose(mean, m, atol=0.08)
+    np.testing.assert_allclose(log_std.exp(), math.sqrt(alpha / c), atol=0.08)
+
+
+# random network distillation
+def test_rnd_error_sees_the_positional_encoding():
+    """The error is the mean of (g − g′)² over the outputs, both fed with the encoded object coordinates."""
+    rnd = rpg.RND(OBS, OBJ, small_args(num_frequencies=3)).double()
+    obs = torch.randn(2, 3, OBS, dtype=torch.float64)
+    error = rnd.error(obs)
+    assert error.shape == (2, 3) and rnd.g[0].in_features == OBS + 2 * 3 * OBJ
+    for i in range(2):
+        for j in range(3):
+            x = encode(obs[i, j], OBJ, 3)
+            assert error[i, j].item() == pytest.approx(np.mean((out(rnd.g, x) - out(rnd.g_fixed, x)) ** 2), rel=1e-9)
+
+
+def test_rnd_normaliser_equals_numpy_after_the_warm_up():
+    """Mean and variance of all errors but those of the first 100 updates, during which the bonus is 0."""
+    rnd, rng = rpg.RND(OBS, OBJ, small_args()).double(), np.random.default_rng(0)
+    obs = torch.randn(20, OBS, dtype=torch.float64)
+    obs[10:] *= 3  # ten common states, ten strange ones
+    for _ in range(100):
+        rnd.update_normalizer(torch.tensor(rng.normal(1e5, 1e3, 8)))
+        assert torch.count_nonzero(rnd.bonus(obs)) == 0
+    batches = [rng.gamma(2, 0.1 * (i + 1), size) for i, size in enumerate((8, 8, 1, 5, 30, 8))]
+    for i, batch in enumerate(batches):
+        rnd.update_normalizer(torch.tensor(batch))
+        seen = np.concatenate(batches[: i + 1])
+        expected = (rnd.error(obs).detach().numpy() - seen.mean()) / seen.std()
+        assert np.abs(expected).max() < 100
+        np.testing.assert_allclose(rnd.bonus(obs).detach(), expected, rtol=1e-6)
+    assert (expected < 0).any() and (expected > 0).any(), "the mean is subtracted: known states cost"
+    assert rnd.count.item() == len(seen)
+
+
+def test_rnd_bonus_is_clipped_at_100_deviations():
+    """However rare a state is, its bonus stays within ±100."""
+    rnd, obs = rpg.RND(OBS, OBJ, small_args()).double(), torch.randn(20, OBS, dtype=torch.float64)
+    for center, clipped in ((0.0, 100), (1e3, -100)):
+        rnd.updates.fill_(100), rnd.count.zero_(), rnd.mean.zero_(), rnd.m2.zero_()
+        rnd.update_normalizer(center + torch.tensor([-1e-7, 1e-7], dtype=torch.float64))
+        assert (rnd.bonus(obs) == clipped).all()
+
+
+def test_rnd_counts_beyond_float32():
+    """In a float32 network, the 2²⁴ + 1st error still counts, and statistics and bonus keep their types."""
+    rnd = rpg.RND(OBS, OBJ, small_args())
+    rnd.updates.fill_(2**24), rnd.count.fill_(2**24), rnd.mean.fill_(1.0), rnd.m2.fill_(2.0**24)
+    rnd.update_normalizer(torch.tensor([3.0]))
+    assert rnd.updates.item() == rnd.count.item() == 2**24 + 1
+    assert rnd.mean.item() == pytest.approx(1 + 2 / (2**24 + 1), rel=1e-14)
+    assert rnd.m2.item() == pytest.approx(2**24 + 4 * 2**24 / (2**24 + 1), rel=1e-14)
+    assert rnd.bonus(torch.zeros(3, OBS)).dtype == torch.float32
+
+
+def test_rnd_training_lowers_the_bonus_of_visited_states_only():
+    """After training on one region its bonus is about 0 or less, another's high; g′ never changes."""
+    torch.manual_seed(0)
+    rnd = rpg.RND(OBS, 1, small_args())
+    fixed = copy.deepcopy(rnd.g_fixed.state_dict())
+    visited, unvisited = 0.3 * torch.randn(256, OBS), 0.3 * torch.randn(256, OBS)
+    unvisited[:, -1] += 3  # another place of the object
+    before = rnd.error(visited).mean().item(), rnd.error(unvisited).mean().item()
+    adam = torch.optim.Adam([p for p in rnd.parameters() if p.requires_grad], 3e-3)
+    for _ in range(400):
+        error = rnd.error(visited[torch.randint(256, (64,))])
+        adam.zero_grad(), error.mean().backward(), adam.step()
+        rnd.update_normalizer(error.detach())
+    after = rnd.error(visited).mean().item(), rnd.error(unvisited).mean().item()
+    assert after[0] < 0.05 * before[0] and after[1] > 0.3 * before[1]
+    assert rnd.bonus(visited).mean() < 0.1 and rnd.bonus(unvisited).mean() > 10
+    assert all(torch.equal(fixed[name], value) for name, value in rnd.g_fixed.state_dict().items())
+    assert not any(p.requires_grad for p in rnd.g_fixed.parameters())
+
+
+# positional encoding and networks
+@pytest.mark.parametrize("object_dim,num_frequencies", [(2, 6), (1, 1), (4, 3), (0, 6), (2, 0)])
+def test_positional_encoding_equals_loops(object_dim, num_frequencies):
+    """Only the last `object_dim` entries are encoded; no frequencies or no object is the identity."""
+    encoding = rpg.PositionalEncoding(OBS, object_dim, num_frequencies).double()
+    obs = torch.randn(2, 3, OBS, dtype=torch.float64)
+    result = encoding(obs)
+    assert result.shape == (2, 3, OBS + 2 * object_dim * num_frequencies) and encoding.out_dim == result.shape[-1]
+    for i in range(2):
+        for j in range(3):
+            np.testing.assert_allclose(result[i, j], encode(obs[i, j], object_dim, num_frequencies), rtol=1e-12)
+    if object_dim * num_frequencies == 0:
+        assert torch.equal(result, obs)
+
+
+def test_networks_are_those_of_the_appendix():
+    """Two hidden layers with ELU (RND: LeakyReLU), orthogonal weights and zero biases, in the GRU too."""
+    args = small_args()
+    model, rnd = rpg.WorldModel(OBS, OBJ, ACT, LAT, args), rpg.RND(OBS, OBJ, args)
+    nets = [model.encoder[1], model.action_encoder, model.init_hidden, model.state_head, model.reward_head]
+    nets += [*model.values, rpg.Policy(ACT, LAT, args).net, rpg.Posterior(ACT, LAT, args).net, rnd.g, rnd.g_fixed]
+    for net in nets:
+        kinds = [type(layer).__name__ for layer in net]
+        activation = "LeakyReLU" if net in (rnd.g, rnd.g_fixed) else "ELU"
+        width = args.rnd_dim if net in (rnd.g, rnd.g_fixed) else args.hidden_dim
+        assert kinds == ["Linear", activation, "Linear", activation, "Linear"]
+        assert net[0].out_features == net[2].in_features == net[2].out_features == net[4].in_features == width
+    for parameter in [p for net in [*nets, model.gru] for p in net.parameters()]:
+        if parameter.ndim == 1:
+            assert torch.count_nonzero(parameter) == 0
+        else:
+            w = parameter.detach().numpy()
+            w = w if w.shape[0] <= w.shape[1] else w.T
+            np.testing.assert_allclose(w @ w.T, np.eye(len(w)), atol=1e-5)
+    assert not torch.equal(model.values[0][0].weight, model.values[1][0].weight), "twins must differ"
+    assert not torch.equal(rnd.g[0].weight, rnd.g_fixed[0].weight), "nothing to distil"
+
+
+# no latent
+def test_latent_none_knows_of_no_z():
+    """--latent none is a model without z by construction: the shapes are those of networks of (s) and (s, a) alone."""
+    args = small_args(latent="none")
+    model, policy, posterior = small_nets(args)
+    width, state_dim, encoded = 8, 5, OBS + 2 * args.num_frequencies * OBJ
+
+    def layers(name, in_dim, out_dim):
+        pairs = ((0, width, in_dim), (2, width, width), (4, out_dim, width))
+        return {f"{name}.{i}.{kind}": shape for i, rows, columns in pairs
+                for kind, shape in (("weight", (rows, columns)), ("bias", (rows,)))}
+
+    expected = layers("encoder.1", encoded, state_dim) | layers("action_encoder", ACT, width)
+    expected |= layers("init_hidden", state_dim, width) | layers("state_head", width, state_dim)
+    expected |= layers("reward_head", state_dim + width, 1)
+    expected |= layers("values.0", state_dim, 1) | layers("values.1", state_dim, 1)
+    expected |= {f"gru.{kind}_{side}": (3 * width, width)[: 2 if kind == "weight" else 1]
+                 for kind in ("weight", "bias") for side in ("ih", "hh")}
+    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == expected
+    assert {name: tuple(p.shape) for name, p in policy.named_parameters()} == layers("net", state_dim, 2 * ACT)
+    assert posterior is None
+    prior = rpg.Prior(0, args)
+    assert prior.sample(torch.zeros(3, 5)).shape == (3, 0) and not list(prior.parameters())
+    assert rpg.Replay(30, 3, OBS, ACT, 0, "cpu").data.shape == (10, 3, OBS + ACT + 4)
+
+
+def test_latent_none_values_equal_a_z_free_rollout():
+    """V_est and Eq. 4 run with a z of no dimensions, and V_est equals a roll-out in which no z occurs."""
+    args = small_args(latent="none", gamma=0.9)
+    model, policy, posterior = small_nets(args)
+    s = torch.randn(3, 5, dtype=torch.float64)
+    torch.manual_seed(7)
+    v_est = rpg.value_estimate(model, policy, posterior, s, s[:, :0], 0.7, args, twins=2)[0].detach()
+    torch.manual_seed(7)
+    noise = torch.stack([torch.randn(3, ACT, dtype=torch.float64) for _ in range(3)]).numpy()
+    for b in range(3):
+        v_k = imagine(model, policy, None, s[b].numpy(), None, 0.7, args, noise[:, b])[3]
+        np.testing.assert_allclose(v_est[:, b], [weighted_mean(v) for v in v_k], rtol=1e-9)
+    obs, a, z, *rest = segments(3)
+    loss = rpg.model_loss(model, copy.deepcopy(model), policy, None, obs, a, z[:, :0], *rest, args)[0]
+    assert loss.item() > 0
+
+
+# replay
+NUM_ENVS, CAPACITY = 3, 50  # 16 rows: the capacity is no multiple of the environments
+ROWS = CAPACITY // NUM_ENVS
+
+
+def fill_replay(rows, lengths=(0, 1, 1, 2, 3, 5, 9, 30), seed=0):
+    """A replay and the plain lists it should mirror: per environment, one dict a row, since the start of time. Every
+    row has an id of its own. Episode of T steps: T rows with an action, then one row with `last` and nothing to use."""
+    rng, replay, episodes = np.random.default_rng(seed), rpg.Replay(CAPACITY, NUM_ENVS, 2, 1, 2, "cpu"), 0
+    assert replay.data.shape[:2] == (ROWS, NUM_ENVS) and replay.data.dtype == torch.float32
+    stories = [[] for _ in range(NUM_ENVS)]
+    for env, story in enumerate(stories):
+        while len(story) < rows:
+            length, episodes, terminates = int(rng.choice(lengths)), episodes + 1, int(rng.integers(2))
+            for t in range(length + 1):
+                last, number = t == length, NUM_ENVS * len(story) + env + 1
+                story.append(dict(
+                    obs=[number, -number], a=[-7e5 if last else number + 0.5], z=[episodes, env], t=t, last=int(last),
+                    reward=999 if last else number / 4, terminated=int(terminates and t == length - 1), row=len(story)))
+        del story[rows:]
+    for row in range(rows):
+        now = [story[row] for story in stories]
+        obs, a, z = (torch.tensor([x[key] for x in now], dtype=torch.float32) for key in ("obs", "a", "z"))
+        outcome = torch.tensor([[x["reward"], x["terminated"], x["last"], x["t"]] for x in now], dtype=torch.float32)
+        replay.add(obs, a, z, outcome)
+    return replay, stories
+
+
+def find(number):
+    """(environment, row since the start of time) of an id."""
+    return (int(number) - 1) % NUM_ENVS, (int(number) - 1) // NUM_ENVS
+
+
+FILLS = [5, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 7, 5 * ROWS + 3]
+
+
+@pytest.mark.parametrize("rows", FILLS)
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_replay_segments_equal_the_episodes(rows, horizon):
+    """Every step that the mask keeps is a transition as it happened; no segment joins episodes or crosses the head."""
+    replay, stories = fill_replay(rows)
+    torch.manual_seed(0)
+    obs, a, z, reward, terminated, mask = replay.sample_segments(2_000, horizon)
+    shapes = [tuple(x.shape) for x in (obs, a, z, reward, terminated, mask)]
+    flat = (horizon, 2_000)
+    assert shapes == [(horizon + 1, 2_000, 2), (*flat, 1), (2_000, 2), flat, flat, flat]
+    obs, a, z, reward, terminated, mask = (x.tolist() for x in (obs, a, z, reward, terminated, mask))
+    for b in range(2_000):
+        assert obs[0][b][0] > 0, "a row that was never written"
+        env, row = find(obs[0][b][0])
+        assert max(0, rows - ROWS) <= row and row + horizon < rows, "beyond the write head"
+        story, alive = stories[env], 1
+        assert z[b] == story[row]["z"]
+        for t in range(horizon):
+            now, after = story[row + t], story[row + t + 1]
+            alive = 0 if now["last"] else alive
+            assert mask[t][b] == alive
+            if alive:
+                assert now["z"] == after["z"] == z[b], "joins two episodes"
+                assert obs[t][b] == now["obs"] and obs[t + 1][b] == after["obs"]
+                assert a[t][b] == now["a"] and reward[t][b] == now["reward"]
+                assert terminated[t][b] == now["terminated"]
+
+
+@pytest.mark.parametrize("rows", FILLS)
+def test_replay_draws_every_transition_equally_often(rows):
+    """All that have `horizon` rows up to the write head, by chi-square; few draws miss the transitions."""
+    replay, stories = fill_replay(rows)
+    starts = [x for story in stories for x in story[max(0, rows - ROWS) : rows - 3]]
+    counts = {x["obs"][0]: 0 for x in starts if not x["last"]}
+    torch.manual_seed(0)
+    obs, *_, mask = replay.sample_segments(400 * len(counts), 3)
+    wasted = 1 - mask[0].mean().item()
+    for number in obs[0, mask[0] == 1, 0].int().tolist():
+        counts[number] += 1
+    assert len(counts) > 2 and stats.chisquare(list(counts.values())).pvalue > 1e-3
+    assert wasted == pytest.approx((1 - len(counts) / len(starts)) ** 4, abs=0.02), "four tries each"
+
+
+@pytest.mark.parametrize("rows", FILLS)
+@pytest.mark.parametrize("newest", [None, 1, 6, 25, 1000])
+def test_replay_states_are_the_newest_rows_with_their_first_observation(rows, newest):
+    """Uniform over the newest entries, in whole rows; s₁'s observation is the episode's first, or obs where the ring has forgotten it."""
+    replay, stories = fill_replay(rows)
+    kept = min(rows, ROWS, math.ceil((newest or 1000) / NUM_ENVS))
+    counts = {x["obs"][0]: 0 for story in stories for x in story[rows - kept :]}
+    torch.manual_seed(0)
+    obs, z, start = (x.tolist() for x in replay.sample_states(150 * len(counts), newest))
+    for b in range(len(obs)):
+        env, row = find(obs[b][0])
+        now = stories[env][row]
+        first = stories[env][row - now["t"]] if row - now["t"] >= max(0, rows - ROWS) else now
+        assert obs[b] == now["obs"] and z[b] == now["z"] and start[b] == first["obs"]
+        counts[now["obs"][0]] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_replay_tests_meet_every_case():
+    """The streams above hold forgotten and remembered starts, endings of both kinds, and empty episodes."""
+    _, stories = fill_replay(5 * ROWS + 3)
+    kept = [x for story in stories for x in story[-ROWS:]]
+    assert {x["row"] - x["t"] >= 4 * ROWS + 3 for x in kept} == {True, False}
+    assert any(x["last"] and x["t"] == 0 for story in stories for x in story)
+    assert {(x["last"], x["terminated"]) for story in stories for x in story} == {(0, 0), (0, 1), (1, 0)}
+
+
+def test_replay_mask_of_one_episode_by_hand():
+    """Two transitions, then the final observation: every mask written out."""
+    replay = rpg.Replay(18, 1, 1, 1, 0, "cpu")
+    for row, (last, t) in enumerate([(0, 0), (0, 1), (1, 2), (0, 0), (0, 1), (0, 2), (0, 3)]):
+        obs, outcome = torch.tensor([[float(row)]]), torch.tensor([[1.0, 0, last, t]])
+        replay.add(obs, torch.zeros(1, 1), torch.zeros(1, 0), outcome)
+    torch.manual_seed(0)
+    obs, *_, mask = replay.sample_segments(500, 3)
+    masks = {int(obs[0, b, 0]): mask[:, b].tolist() for b in range(500)}
+    masks.pop(2, None)  # a row without an action: four tries that all met it
+    assert masks == {0: [1, 1, 0], 1: [1, 0, 0], 3: [1, 1, 1]}
+
+
+def test_replay_draws_odd_rows_of_a_huge_ring():
+    """With 2²⁶ rows, random numbers of 24 bits would only ever reach every fourth row."""
+    replay = rpg.Replay(4, 1, 1, 1, 0, "cpu")
+    replay.data = torch.zeros(2**26, 1, 0)
+    replay.filled.fill_(2**26)
+    row = replay.draw((4_000,), 1)[0]
+    assert stats.chisquare(np.bincount(row.numpy() % 4, minlength=4)).pvalue > 1e-3
+    assert 0 <= row.min() and row.max() < 2**26
+
+
+# flags
+BAD = [({name: value}, set(), f"--{name.replace('_', '-')} ") for name, values in {
+    "gamma": (0.0, -0.1, math.nan), "tau": (0.0, -1.0), "horizon": (0, -1), "batch_size": (0,), "num_envs": (0, -5),
+    "learning_rate": (0.0, -1e-4, math.inf, math.nan), "hidden_dim": (0, -1), "state_dim": (0,), "latent_dim": (0, -2),
+    "rnd_dim": (0,), "rnd_buffer_size": (0, -1), "rnd_coef": (-0.1, math.nan), "beta": (-0.1,), "alpha": (-1.0,),
+    "posterior_std": (0.0,), "reward_scale": (0.0,), "policy_frequency": (0,), "target_network_frequency": (0,),
+    "eval_frequency": (-1,), "eval_episodes": (0,), "checkpoint_frequency": (-1,), "seed": (-1,), "buffer_size": (0,),
+    "num_frequencies": (-1,), "total_timesteps": (0, -1), "learning_starts": (0,), "max_grad_norm": (0.0, -1.0),
+    "consistency_coef": (-1.0,), "reward_coef": (-1.0,), "value_coef": (-1.0,)}.items() for value in values] + [
+    ({"gamma": 1.01}, set(), "--gamma"),
+    ({"tau": 1.01}, set(), "--tau"),
+    ({"batch_size": 1001}, set(), "--learning-starts 1000"),
+    ({"learning_starts": 24, "batch_size": 8}, set(), "25"),  # 5 environments * (3 + 2) rows
+    ({"horizon": 199}, set(), "1005"),
+    ({"buffer_size": 999}, set(), "--buffer-size 999"),
+    ({"learned_prior": True, "prior_decay_start": 10, "prior_decay_end": 10}, set(), "--prior-decay-end"),
+    ({"latent": "none"}, {"latent", "latent_dim"}, "--latent-dim"),
+    ({"latent": "none"}, {"latent", "beta"}, "--beta"),
+    ({"latent": "none"}, {"posterior_std"}, "--posterior-std"),
+    ({"latent": "none", "learned_prior": True}, {"learned_prior"}, "--learned-prior"),
+    ({"latent": "categorical"}, {"posterior_std"}, "--posterior-std"),
+    ({}, {"prior_alpha"}, "--prior-alpha"),
+    ({}, {"prior_decay_start"}, "--prior-decay-start"),
+    ({}, {"prior_decay_end"}, "--prior-decay-end"),
+    ({"rnd_coef": 0.0}, {"rnd_coef", "rnd_dim"}, "--rnd-dim"),
+    ({"rnd_coef": 0.0, "rnd_buffer_size": 10}, {"rnd_buffer_size"}, "--rnd-buffer-size"),
+    ({}, {"wandb_project_name"}, "--wandb-project-name"),
+    ({}, {"wandb_entity"}, "--wandb-entity"),
+    ({"eval_frequency": 0}, {"eval_episodes"}, "--eval-episodes"),
+    ({"eval_frequency": 0, "capture_video": True}, {"capture_video"}, "--capture-video"),
+]
+
+
+@pytest.mark.parametrize("changes,given,word", BAD)
+def test_check_args_refuses(changes, given, word, capsys):
+    """Impossible values and idle flags end with code 2 and one line that names the flag."""
+    with pytest.raises(SystemExit) as exit_:
+        rpg.check_args(rpg.Args(**changes), set(changes) | given)
+    stdout, stderr = capsys.readouterr()
+    assert exit_.value.code == 2 and stdout == ""
+    assert stderr.startswith("rpg.py: error: ") and stderr.count("\n") == 1 and stderr.endswith("\n")
+    assert word in stderr
+
+
+GOOD = [{}] + [{name: value} for name, value in dict(
+    gamma=1.0, tau=1.0, batch_size=1000, buffer_size=1000, horizon=198, latent="none", rnd_coef=0.0, rnd_buffer_size=1,
+    seed=0, eval_frequency=0, checkpoint_frequency=0, num_frequencies=0, beta=0.0, consistency_coef=0.0,
+    reward_coef=0.0, value_coef=0.0, autotune=False, compile=True, cuda=False).items()] + [
+    {"learning_starts": 25, "batch_size": 25},
+    {"latent": "categorical", "latent_dim": 4, "beta": 0.01},
+    {"learned_prior": True, "prior_alpha": 0.0, "prior_decay_start": 0, "prior_decay_end": 1},
+    {"resume": "runs/x", "total_timesteps": 0},
+    {"resume": "runs/x", "eval_frequency": 0, "eval_episodes": 3},
+    {"eval_episodes": 3, "capture_video": True},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD)
+def test_check_args_accepts(changes, capsys):
+    """What is possible and of use is no error, at its bounds either."""
+    rpg.check_args(rpg.Args(**changes), set(changes))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_check_args_wants_wandb_for_track(monkeypatch, capsys):
+    """--track names the package that it needs, and is fine where it is there."""
+    monkeypatch.setattr(rpg, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        rpg.check_args(rpg.Args(track=True), {"track"})
+    assert "pip install wandb" in capsys.readouterr().err
+    monkeypatch.setattr(rpg, "find_spec", lambda name: name)
+    rpg.check_args(rpg.Args(track=True, wandb_entity="us"), {"track", "wandb_entity"})
