@@ -331,8 +331,7 @@ class RND(nn.Module):
     def bonus(self, obs):
         """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost."""
         std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=1e-8)
-        bonus = ((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP)
-        return (bonus * (self.count > 0)).to(obs.dtype)
+        return (((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP) * (self.count > 0)).to(obs.dtype)
 
 
 # ALGO LOGIC: values and losses
@@ -439,7 +438,7 @@ if __name__ == "__main__":
     trained = {name: [p for p in net.parameters() if p.requires_grad] for name, net in agent.items()}
     optimizers = {name: torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=device.type == "cuda")
                   for name, parameters in trained.items() if parameters}
-    prior_alpha = torch.zeros((), device=device)  # α_z
+    prior_alpha, decay = torch.zeros((), device=device), (args.prior_decay_start, args.prior_decay_end)  # α_z
     replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
     if args.compile:
         value_estimate, model_loss = torch.compile(value_estimate), torch.compile(model_loss)
@@ -511,9 +510,12 @@ if __name__ == "__main__":
                 z = prior.sample(s, generator) if z is None else z
                 obs, _, _, _, info = eval_env.step(policy(s, z, greedy=True)[0][0].cpu().numpy())
             rows.append(info["summary"].tolist())
-        evals[:] = [row for row in evals if row[0] < global_step] + [[global_step, i, *r] for i, r in enumerate(rows)]
-        np.savetxt(run_dir / "eval.csv.new", evals, "%.10g", ",", header=EVAL_CSV, comments="")
-        os.replace(run_dir / "eval.csv.new", run_dir / "eval.csv")
+        path = run_dir / "eval.csv"  # keeps what is not made anew: earlier steps, and this step's further episodes
+        old = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist() if path.exists() else []
+        old = [row for row in old if (row[0], row[1] < args.eval_episodes) < (global_step, True)]
+        table = sorted(old + [[global_step, i, *row] for i, row in enumerate(rows)])
+        np.savetxt(f"{path}.new", table, "%.10g", ",", header=EVAL_CSV, comments="")
+        os.replace(f"{path}.new", path)
         for key, mean in average(rows).items():
             writer.add_scalar(f"eval/{key}", mean, global_step)
         if frames:
@@ -525,7 +527,7 @@ if __name__ == "__main__":
         rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
         adams = [adam.state_dict() for adam in optimizers.values()]
         return copy.deepcopy({"args": asdict(args), "agent": agent.state_dict(), "optimizers": adams, "rng": rng,
-                              "progress": (global_step, updates, episodes, recent, evals)})
+                              "progress": (global_step, updates, episodes, recent)})
 
     def save(state):
         """End the running episodes, as a time limit does; write `state` and the replay. Renaming checkpoint.pt, when
@@ -557,11 +559,11 @@ if __name__ == "__main__":
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            global_step, updates, episodes, recent, evals = state["progress"]
+            global_step, updates, episodes, recent = state["progress"]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     else:
-        global_step, updates, episodes, recent, evals = 0, 0, 0, [], []
+        global_step, updates, episodes, recent = 0, 0, 0, []
         run_dir = Path("runs", f"{args.env_id.replace('/', '-')}__{args.exp_name}__{args.seed}__{int(time.time())}")
         run_dir.mkdir(parents=True)
     if global_step < args.total_timesteps:
@@ -594,18 +596,16 @@ if __name__ == "__main__":
             if not age.all():  # z ~ π(z|s₁), once an episode
                 z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], prior.sample(s), z)
             a, _ = policy(s, z)
-
+            actions = a.cpu().numpy()  # before the update is launched, or it would wait for that
         # ALGO LOGIC: training; launched before the environments step, so that a GPU works meanwhile
         if global_step >= args.learning_starts:
             updates += 1
-            decay = args.prior_decay_start, args.prior_decay_end
             prior_alpha.fill_(np.interp(global_step, decay, (args.prior_alpha, 0.0)))
             logs = update(updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0)
             for key, value in logs.items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
-
         # TRY NOT TO MODIFY: execute the game and log data
-        next_obs, rewards, terminations, truncations, infos = envs.step(a.cpu().numpy())
+        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
         if not (np.isfinite(next_obs).all() and np.isfinite(rewards).all()):
             halt("an observation or reward")
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one

@@ -141,6 +141,8 @@ def test_finished_run_resumed_without_steps_is_evaluated(finished):
     rows = eval_rows(run_dir)
     assert rows[: len(before)] == before and len(rows) == len(before) + 2  # the same episodes, and two more
     assert again["episodic_return"] == pytest.approx(np.mean([row[2] for row in rows[2:]]))
+    resume(cwd, run_dir, "--total-timesteps", "0", "--eval-episodes", "1")
+    assert eval_rows(run_dir) == rows  # nothing that was logged is lost
 
 
 def test_kill_9_loses_at_most_the_steps_since_the_checkpoint(tmp_path):
