@@ -229,7 +229,7 @@ def unknown_id(env_id: str) -> ValueError:
 def make_gymnasium(env_id: str, render_mode: str | None) -> gym.Env:
     """gymnasium.make with actions rescaled to [-1, 1] and observations as one float32 vector."""
     try:
-        env = gym.make(env_id, render_mode=render_mode)
+        env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))  # not every class takes it
     except gym.error.UnregisteredEnv as error:
         raise unknown_id(env_id) from error
     except (gym.error.Error, ImportError, ValueError) as error:  # if a package is missing, they say which to install

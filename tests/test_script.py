@@ -221,6 +221,15 @@ def test_every_variant_trains(tmp_path, flags, dropped):
     assert ("losses/alpha_loss" in logged) == ("--no-autotune" not in flags)
 
 
+def test_the_readme_s_own_environment_trains(tmp_path):
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "mine.py").write_text(code)
+    command = [sys.executable, str(ROOT / "rpg.py"), "--env-id", "mine:Mine-v0", *TINY,
+               "--checkpoint-frequency", "0"]
+    out = subprocess.run(command, cwd=tmp_path, env=ENV | {"PYTHONPATH": "."}, check=True, capture_output=True).stdout
+    assert json.loads(out.splitlines()[-1])["success_any"] is not None
+
+
 def test_metaworld_smoke(tmp_path):
     flags = [*TINY[:-4], "--checkpoint-frequency", "0", "--total-timesteps", "450", "--eval-episodes", "1"]
     code, out, err = run(tmp_path, "--env-id", "metaworld-basketball", "--env-options", "fixed-ball", *flags)
