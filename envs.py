@@ -15,6 +15,7 @@ import functools
 import math
 import os
 import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -341,5 +342,9 @@ def make_vector_env(
     makers = [functools.partial(make_env, env_id, seed + i, None, tuple(options)) for i in range(num_envs)]
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
-        return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=mode)
+        ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the workers: a terminal sends it to them too
+        try:
+            return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=mode)
+        finally:
+            signal.signal(signal.SIGINT, ctrl_c)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)

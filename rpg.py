@@ -1,8 +1,9 @@
 """Reparameterized Policy Gradient (RPG): Huang et al., Reparameterized Policy Learning for Multimodal Trajectory
 Optimization, ICML 2023. The whole algorithm, for state observations, is in this file; the environments are in envs.py.
 
-    python rpg.py --env-id metaworld-button-press --batch-size 128 --hidden-dim 128 --rnd-dim 256  # laptop, minutes
-    python rpg.py --env-id metaworld-basketball --total-timesteps 2000000                 # the paper's settings, GPU
+    python rpg.py --env-id metaworld-button-press --total-timesteps 50000 \
+        --batch-size 64 --hidden-dim 128 --rnd-dim 128                        # minutes on a laptop's CPU
+    python rpg.py --env-id metaworld-basketball --total-timesteps 2000000     # the paper's settings, for a GPU
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
@@ -42,7 +43,7 @@ class Args:
     # --- experiment
     exp_name: str = Path(__file__).stem  # name of the experiment, part of the run's name
     seed: int = 1  # seed of networks, sampling and environments
-    torch_deterministic: bool = True  # ask cuDNN for deterministic algorithms
+    torch_deterministic: bool = False  # ask torch for deterministic kernels on a GPU (slower); on a CPU they always are
     cuda: bool = True  # run on a GPU where there is one
     track: bool = False  # mirror the run to Weights & Biases (pip install wandb)
     wandb_project_name: str = "rpg"  # Weights & Biases: project
@@ -99,7 +100,7 @@ class Args:
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
-EVAL_SEED, EVAL_CSV = 1_000_000, "step,episode,return,length,success_final,success_any"  # episode i: EVAL_SEED + i
+EVAL_SEED, EVAL_CSV = 2**31, "step,episode,return,length,success_final,success_any"  # episode i: EVAL_SEED + i
 CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video",
               "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile"}
 
@@ -117,24 +118,24 @@ def check_args(args, given):
     for name, value in vars(args).items():
         if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
             refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
-    start, rows = args.learning_starts, args.num_envs * (args.horizon + 2)
+    start, size, rows = args.learning_starts, args.buffer_size, args.num_envs * (args.horizon + 2)
     for wrong, message in (
-        (max(args.gamma, args.tau) > 1, "--gamma and --tau must be at most 1"),
+        (max(args.gamma, args.tau) > 1 or args.seed >= 2**20, "--gamma, --tau must be at most 1, --seed below 2**20"),
         (start < args.batch_size, f"--batch-size {args.batch_size} is more than --learning-starts {start} can fill"),
         (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
-        (args.buffer_size < start, f"--buffer-size {args.buffer_size} must hold the --learning-starts {start}"),
+        (size < max(start, args.rnd_buffer_size or 0), f"--buffer-size {size} < --learning-starts or --rnd-buffer-size"),
         (args.prior_decay_end <= args.prior_decay_start, "--prior-decay-end must come after --prior-decay-start"),
         (args.track and not find_spec("wandb"), "--track needs Weights & Biases: pip install wandb"),
         (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std", "learned_prior"}, "--latent none"),
         (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
-        (not args.learned_prior and {name for name in given if name.startswith("prior_")}, "a fixed prior"),
+        (not args.learned_prior and {name for name in given if name.startswith("prior_")}, "no --learned-prior"),
         (args.rnd_coef == 0 and given & {"rnd_dim", "rnd_buffer_size"}, "--rnd-coef 0"),
         (not args.track and given & {"wandb_project_name", "wandb_entity"}, "no --track"),
         (not (args.eval_frequency or args.resume) and given & {"eval_episodes", "capture_video"}, "--eval-frequency 0"),
     ):
         if wrong:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong)) if wrong is not True else ""
-            refuse(flags and f"{flags}: no effect with {message}; leave one of the two out" or message)
+            refuse(f"{flags}: no effect with {message}" if flags else message)
 
 
 # ALGO LOGIC: small helpers
@@ -187,7 +188,7 @@ class Replay:
         self.filled.add_(1).clamp_(max=len(self.data))
 
     def draw(self, shape, span, newest=None):
-        """Indices (row, env), uniform over the rows (of the `newest` entries) with `span` - 1 more before the head."""
+        """Indices (row, env), uniform over the rows (of the `newest` entries) that begin `span` rows of the ring."""
         rows = self.filled if newest is None else self.filled.clamp(max=math.ceil(newest / self.data.shape[1]))
         offset = torch.rand(shape, dtype=torch.float64, device=self.data.device) * (rows - span + 1)
         row = (self.head - rows + offset.long()) % len(self.data)
@@ -197,8 +198,8 @@ class Replay:
         """obs (B, O), uniform (over the `newest` entries), its z (B, Z), its episode's first obs (B, O)."""
         row, env = self.draw((batch_size,), 1, newest)
         obs, _, z, outcome = self.data[row, env].split(self.sizes, -1)
-        t, kept = outcome[:, -1].long(), (row - self.head + self.filled) % len(self.data)  # kept: rows older than `row`
-        t = torch.where(t <= kept, t, 0)  # if the ring has forgotten the first, obs stands for it
+        t, older = outcome[:, -1].long(), (row - self.head + self.filled) % len(self.data)  # older rows in the ring
+        t = torch.where(t <= older, t, 0)  # if the ring has forgotten the first, obs stands for it
         return obs, z, self.data[(row - t) % len(self.data), env, : self.sizes[0]]
 
     def sample_segments(self, batch_size, horizon):
@@ -397,7 +398,7 @@ def prior_loss(prior, s, z, v_est, prior_alpha):
 if __name__ == "__main__":
     args = tyro.cli(Args, description=__doc__.split("\n\n")[0])
     given = {word[2:].split("=")[0].replace("-", "_").removeprefix("no_") for word in sys.argv[1:] if word[:2] == "--"}
-    if args.resume:
+    if args.resume is not None:
         run_dir = Path(args.resume)
         try:
             saved = json.loads((run_dir / "args.json").read_text())
@@ -408,38 +409,38 @@ if __name__ == "__main__":
             if json.dumps(getattr(args, name)) != json.dumps(saved[name]):
                 refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
     check_args(args, given)
-
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = args.torch_deterministic
+    torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
-
-    # environments, networks, optimisers, replay
+    # environments, replay, networks, optimisers
+    latent_dim = 0 if args.latent == "none" else args.latent_dim
     try:
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
+        obs_dim, act_dim = eval_env.observation_space.shape[0], eval_env.action_space.shape[0]
         object_dim = getattr(eval_env.unwrapped, "object_dim", 0)
         if "num_frequencies" in given and not object_dim:
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
         envs = make_vector_env(args.env_id, args.num_envs, args.seed, args.async_envs, args.env_options)
-    except ValueError as error:
+        replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
+        if args.resume is None:
+            run_dir = Path("runs", f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}".replace("/", "-"))
+            run_dir.mkdir(parents=True)
+    except (ValueError, OSError, RuntimeError) as error:  # bad ids, an unwritable directory, too large a replay
         refuse(error)
-    obs_dim, act_dim = eval_env.observation_space.shape[0], eval_env.action_space.shape[0]
-    latent_dim = 0 if args.latent == "none" else args.latent_dim
     model, policy = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args), Policy(act_dim, latent_dim, args)
     target_model, prior = copy.deepcopy(model).requires_grad_(False), Prior(latent_dim, args)
     posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
     rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
     log_alpha = nn.ParameterList([torch.zeros(())]).requires_grad_(args.autotune)  # α = args.alpha · exp(log α)
-    agent = dict(model=model, target_model=target_model, policy=policy, prior=prior, posterior=posterior, rnd=rnd,
-                 log_alpha=log_alpha)
-    agent = nn.ModuleDict({name: net for name, net in agent.items() if net}).to(device)
+    nets = dict(model=model, target_model=target_model, policy=policy, prior=prior, posterior=posterior, rnd=rnd)
+    agent = nn.ModuleDict({name: net for name, net in nets.items() if net} | {"log_alpha": log_alpha}).to(device)
     trained = {name: [p for p in net.parameters() if p.requires_grad] for name, net in agent.items()}
     optimizers = {name: torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=device.type == "cuda")
                   for name, parameters in trained.items() if parameters}
     prior_alpha, decay = torch.zeros((), device=device), (args.prior_decay_start, args.prior_decay_end)  # α_z
-    replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
     if args.compile:
         value_estimate, model_loss = torch.compile(value_estimate), torch.compile(model_loss)
 
@@ -516,7 +517,7 @@ if __name__ == "__main__":
         table = sorted(old + [[global_step, i, *row] for i, row in enumerate(rows)])
         np.savetxt(f"{path}.new", table, "%.10g", ",", header=EVAL_CSV, comments="")
         os.replace(f"{path}.new", path)
-        for key, mean in average(rows).items():
+        for key, mean in average(rows).items() if global_step > start_step else ():  # else they are there already
             writer.add_scalar(f"eval/{key}", mean, global_step)
         if frames:
             save_gif(run_dir / f"videos/step-{global_step}.gif", frames, eval_env.metadata.get("render_fps", 25))
@@ -543,12 +544,14 @@ if __name__ == "__main__":
 
     def halt(culprit):
         """Save what was good when the losses were last looked at, and end."""
+        culprit = next((f"losses/{key}" for key, value in sums.items() if not value.isfinite()), culprit)
         save(good), eval_env.close()
         refuse(f"{culprit} is nan or infinite at step {global_step}; saved step {good['progress'][0]} in {run_dir}", 1)
 
-    if args.resume:  # from the newest complete checkpoint
+    global_step, updates, episodes, recent = 0, 0, 0, []
+    if args.resume is not None:  # from the newest complete checkpoint
         complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
-        for path in run_dir.glob("*.pt.new"):
+        for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: "checkpoint" in path.name):  # that one last
             path.replace(path.with_suffix("")) if complete else path.unlink()
         try:
             state, ring = (torch.load(run_dir / f, device, weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
@@ -562,10 +565,6 @@ if __name__ == "__main__":
             global_step, updates, episodes, recent = state["progress"]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
-    else:
-        global_step, updates, episodes, recent = 0, 0, 0, []
-        run_dir = Path("runs", f"{args.env_id.replace('/', '-')}__{args.exp_name}__{args.seed}__{int(time.time())}")
-        run_dir.mkdir(parents=True)
     if global_step < args.total_timesteps:
         (run_dir / "args.json.new").write_text(json.dumps(asdict(args), indent=2))
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
@@ -573,7 +572,7 @@ if __name__ == "__main__":
         import wandb
         wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, sync_tensorboard=True, config=vars(args),
                    name=run_dir.name, id=run_dir.name.replace(":", "-"), resume="allow")
-    writer = SummaryWriter(run_dir, purge_step=global_step + 1 if args.resume else None)
+    writer = SummaryWriter(run_dir, purge_step=global_step + 1)
     writer.add_text("hyperparameters", ("\n" + json.dumps(vars(args), indent=2)).replace("\n", "\n    "), global_step)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
         print("no GPU: expect about 13 steps/s on 2 cores at these settings; README.md has settings for a laptop")
@@ -581,9 +580,10 @@ if __name__ == "__main__":
     # TRY NOT TO MODIFY: start the game
     start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
     sums, counts, good, restart, signals = {}, {}, snapshot(), True, []
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
+    over = global_step >= args.total_timesteps
+    for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
-    while global_step < args.total_timesteps and not signals:
+    while not over:
         if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one
             obs, _ = envs.reset(seed=1000 * args.seed + global_step)
             age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
@@ -622,16 +622,16 @@ if __name__ == "__main__":
         log_due, eval_due, checkpoint_due = (over or f and global_step // f > last_step // f for f in
                                              (LOG_FREQUENCY, args.eval_frequency, args.checkpoint_frequency))
         sps = (global_step - start_step) / (time.time() - start_time)
+        if log_due or eval_due or checkpoint_due:
+            for key, value in sums.items():
+                if not value.isfinite():
+                    halt(f"losses/{key}")
+                writer.add_scalar(f"losses/{key}", value.item() / counts[key], global_step)
+            writer.add_scalar("charts/SPS", sps, global_step)
+            sums.clear(), counts.clear()
+            good = snapshot()
         if eval_due and args.eval_frequency and not signals:
             evaluate()
-        if log_due or checkpoint_due:
-            for key, value in sums.items():
-                if not math.isfinite(mean := value.item() / counts[key]):
-                    halt(f"losses/{key}")
-                writer.add_scalar(f"losses/{key}", mean, global_step)
-            writer.add_scalar("charts/SPS", sps, global_step)
-            writer.flush(), sums.clear(), counts.clear()
-            good = snapshot()
         if over or time.time() - print_time > (0.2 if on_terminal else 10):
             print_time, left = time.time(), timedelta(seconds=int((args.total_timesteps - global_step) / max(sps, 0.1)))
             line = f"step {global_step:,} of {args.total_timesteps:,} | {sps:.0f} steps/s | {left} left"
@@ -639,7 +639,7 @@ if __name__ == "__main__":
             bar = f"\r{'█' * int(20 * global_step / args.total_timesteps):░<20.20} " if on_terminal else ""
             print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
         if checkpoint_due:
-            save(good)
+            writer.flush(), save(good)
             restart = True
 
     if global_step == start_step:

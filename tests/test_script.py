@@ -141,6 +141,7 @@ def test_finished_run_resumed_without_steps_is_evaluated(finished):
     rows = eval_rows(run_dir)
     assert rows[: len(before)] == before and len(rows) == len(before) + 2  # the same episodes, and two more
     assert again["episodic_return"] == pytest.approx(np.mean([row[2] for row in rows[2:]]))
+    assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == [200, 400]  # no point twice
     resume(cwd, run_dir, "--total-timesteps", "0", "--eval-episodes", "1")
     assert eval_rows(run_dir) == rows  # nothing that was logged is lost
 
@@ -177,13 +178,19 @@ def test_half_written_checkpoints_are_never_used(finished):
     assert not list(run_dir.glob("*.new"))
     os.rename(run_dir / "buffer.pt", run_dir / "buffer.pt.new")  # killed between the two renamings: they are completed
     assert resume(cwd, run_dir)[1]["global_step"] == 200
+    for path in (run_dir / "eval.csv", run_dir / "buffer.pt"):
+        assert path.exists()
 
 
-def test_ctrl_c_saves_and_ends_in_order(tmp_path):
-    process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--total-timesteps", "1000000")
-    while not list(tmp_path.glob("runs/*/eval.csv")):
+@pytest.mark.parametrize("flags", [["--eval-episodes", "100"], ["--async-envs"]], ids=" ".join)
+def test_ctrl_c_saves_and_ends_in_order(tmp_path, flags):
+    """Also in the middle of an evaluation, and with workers, to which a terminal sends it too."""
+    process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--total-timesteps", "1000000", *flags,
+                    "--checkpoint-frequency", "0", start_new_session=True)
+    while not any(scalars(run_dir).get("losses/alpha") for run_dir in tmp_path.glob("runs/*")):
+        assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     summary = json.loads(out.splitlines()[-1])
     assert process.returncode == 0 and "Traceback" not in err
@@ -193,6 +200,7 @@ def test_ctrl_c_saves_and_ends_in_order(tmp_path):
 @pytest.mark.parametrize("flags, culprit", [
     (["--env-id", "toy_envs:ToyNaN-v0", *TINY], "observation"),
     (["--env-id", "toy_envs:Toy-v0", *TINY, "--reward-scale", "1e38"], "losses/"),
+    (["--env-id", "toy_envs:Toy-v0", *TINY, "--learning-rate", "1e20"], "losses/"),
 ])
 def test_nan_stops_the_run_after_saving_what_is_good(tmp_path, flags, culprit):
     code, _, err = run(tmp_path, *flags)
@@ -243,6 +251,8 @@ def test_metaworld_smoke(tmp_path):
     (["--env-id", "CartPole-v1"], "discrete"),
     (["--env-id", "toy_envs:Toy-v0", "--env-options", "fixed-ball"], "fixed-ball"),
     (["--env-id", "Pendulum-v1", "--num-frequencies", "3"], "--num-frequencies"),
+    (["--seed", "99999999999999999999"], "--seed"), (["--resume", ""], "--resume"),
+    (["--env-id", "Pendulum-v1", "--buffer-size", "1000000000000000"], "memory"),
     (["--horizon", "0"], "--horizon 0"), (["--latent", "none", "--latent-dim", "6"], "--latent-dim"),
     (["--batch-size", "4096"], "--learning-starts"), (["--resume", "nowhere"], "nowhere"), (["--track"], "wandb"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
@@ -270,6 +280,12 @@ def test_bad_resume_is_one_line_and_changes_nothing(finished):
     code, _, err = run(cwd, "--resume", broken)
     assert code == 2 and "damaged" in err and err.strip().count("\n") == 0
     assert sorted(path.name for path in broken.iterdir()) == ["args.json", "buffer.pt", "checkpoint.pt"]
+
+
+def test_unwritable_directory_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    code, _, err = run(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY)
+    assert code == 2 and "runs" in err and err.strip().count("\n") == 0
 
 
 def test_cuda_without_a_gpu_is_a_warning(tmp_path):
