@@ -21,12 +21,13 @@ COLOURS = {"rpg": "tab:red", "mbsac": "tab:blue", "nornd": "tab:gray"}
 
 
 def read(path):
-    """{env_id: {method: {seed: [(step, success_final)]}}}; the paper's curves are means and have no seed."""
+    """{env_id and options: {method: {seed: [(step, success_final)]}}}; the paper's curves are means and have no seed."""
     curves = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     with open(path) as file:
         for row in csv.DictReader(file):
+            name = f"{row['env_id']} {row.get('options', '')}".strip()
             point = int(row["step"]), float(row["success_final"])
-            curves[row["env_id"]][row["method"]][row.get("seed")].append(point)
+            curves[name][row["method"]][row.get("seed")].append(point)
     return curves
 
 
@@ -34,7 +35,7 @@ if __name__ == "__main__":
     curves, picture = read(sys.argv[1]), sys.argv[2]
     paper = read(Path(__file__).parent / "results" / "paper.csv")
     figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.4), sharey=True, squeeze=False)
-    for axis, (env_id, methods) in zip(axes[0], curves.items()):
+    for axis, (name, methods) in zip(axes[0], curves.items()):
         for method, seeds in methods.items():
             runs = [np.array(points).T for points in seeds.values()]  # (2, steps) each
             for step, success in runs:
@@ -44,10 +45,10 @@ if __name__ == "__main__":
             label = f"{LABELS[method]} ({len(runs)} seed{'s' * (len(runs) > 1)})"
             axis.plot(runs[0][0, :length], mean, color=COLOURS[method], linewidth=2, label=label)
         end = axis.get_xlim()[1]
-        for method, (points,) in ((method, curve.values()) for method, curve in paper[env_id].items()):
+        for method, (points,) in ((method, curve.values()) for method, curve in paper[name.split()[0]].items()):
             axis.plot(*np.array(points).T, "--", color=COLOURS[method], label=f"paper, {LABELS[method]}")
         axis.set_xlim(0, end)
-        axis.set(title=env_id, xlabel="environment steps", ylim=(-0.03, 1.03))
+        axis.set(title=name, xlabel="environment steps", ylim=(-0.03, 1.03))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
         axis.legend(loc="upper left", fontsize=8, frameon=False)

@@ -1,6 +1,7 @@
 """The mathematics and the replay of rpg.py against slow reference code: loops over single numbers, in float64."""
 import copy
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -222,6 +223,20 @@ def test_model_loss_trains_the_model_and_nothing_else():
     for net in (target_model, policy, posterior):
         assert all(p.requires_grad and p.grad is None for p in net.parameters())
     assert obs.grad[0].abs().sum() > 0 and torch.count_nonzero(obs.grad[1:]) == 0
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_model_loss_is_the_eager_one():
+    """--compile changes neither the loss nor its gradient."""
+    args, model, target_model, policy, posterior = model_loss_setup(1)
+    batch, gradients, losses = segments(1), [], []
+    for model_loss in (rpg.model_loss, torch.compile(rpg.model_loss)):
+        model.zero_grad()
+        losses.append(model_loss(model, target_model, policy, posterior, *batch, args)[0])
+        losses[-1].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
 
 
 def test_model_loss_of_a_masked_batch_is_zero():
