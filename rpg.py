@@ -624,9 +624,9 @@ if __name__ == "__main__":
         sps = (global_step - start_step) / (time.time() - start_time)
         if log_due or eval_due or checkpoint_due:
             for key, value in sums.items():
-                if not value.isfinite():
+                if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
                     halt(f"losses/{key}")
-                writer.add_scalar(f"losses/{key}", value.item() / counts[key], global_step)
+                writer.add_scalar(f"losses/{key}", mean, global_step)
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()
             good = snapshot()
