@@ -1,4 +1,4 @@
-"""Draw the curves of a CSV by collect.py: every seed thin, the mean thick, the paper's dashed (pip install matplotlib).
+"""Draw the curves of a CSV by collect.py: every seed thin, the mean thick, the paper's dashed.
 
     python benchmark/plot.py benchmark/results/laptop.csv benchmark/results/laptop.png
 

@@ -1,0 +1,220 @@
+"""Reparameterized Policy Gradient (RPG): Huang et al., Reparameterized Policy Learning for Multimodal Trajectory
+Optimization, ICML 2023. The variational bound (Eq. 2) alone, on the 1-D continuous bandit of Sec. 5.1 and Fig. 4.
+
+    python rpg_bandit.py                        # RPG ends on the high, narrow mode on the left; seconds
+    python rpg_bandit.py --method gaussian      # one Gaussian by REINFORCE ends on the low, wide mode on the right
+
+There is no state, and a trajectory τ is one action a. RPG draws z ~ π(z), then a ~ π(a|z), and climbs
+
+    E[ R(a)/T + β log p(z|a) − log π(z) − log π(a|z) ]                         (Eq. 2, whose log p(τ) is constant)
+
+by the reparameterised gradient through R, p(z|a) and π(a|z), and by the score-function gradient of π(z). T falls.
+"""
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import torch
+import torch.nn as nn
+import tyro
+from torch.distributions import Independent, Normal, OneHotCategorical, TanhTransform, TransformedDistribution
+from torch.utils.tensorboard import SummaryWriter
+
+matplotlib.use("Agg")  # draws to files: no display needed
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+@dataclass
+class Args:
+    exp_name: str = Path(__file__).stem  # name of the experiment, part of the run's name
+    seed: int = 1  # seed of networks and sampling
+    method: Literal["rpg", "gaussian"] = "rpg"  # gaussian: one tanh-Normal, no z (the paper's comparison)
+    reparameterized: bool = False  # --method gaussian: climb the pathwise gradient instead of REINFORCE's
+    iterations: int = 500  # updates
+    batch_size: int = 512  # actions an update
+    learning_rate: float = 0.01  # Adam's step size
+    hidden_dim: int = 64  # width of the hidden layers
+    temperature_start: float = 0.3  # T of Eq. 2 at the first iteration; falls geometrically ...
+    temperature_end: float = 0.03  # ... to this at the last
+    latent: Literal["gaussian", "categorical"] = "categorical"  # z
+    latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
+    beta: float = 2.0  # β, weight of log p(z|a). 1 in Eq. 2; at 1 a z without effect on a is as good a bound as any
+    posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|a) (paper Table 1)
+
+
+SHOWN = 0, 10, 20, 60  # iterations before which Fig. 4 shows the policy; and at the end
+VALLEY = -0.3  # an action between the two modes, where R = 0
+
+
+def refuse(message):
+    """End the program: one line on standard error, exit code 2 for bad input."""
+    print(f"{Path(__file__).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_args(args, given):
+    """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
+    may_be_0 = {"seed", "beta"}
+    for name, value in vars(args).items():
+        if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
+            refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
+    if args.temperature_end > args.temperature_start:
+        refuse("--temperature-end must not be above --temperature-start")
+    for ignored, condition in (
+        (args.method == "rpg" and given & {"reparameterized"}, "--method rpg"),
+        (args.method == "gaussian" and given & {"hidden_dim", "latent", "latent_dim", "beta", "posterior_std"},
+         "--method gaussian"),
+        (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
+    ):
+        if ignored:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
+            refuse(f"{flags}: no effect with {condition}")
+
+
+# ALGO LOGIC: the bandit
+def reward(a):
+    """R(a) of any shape, a in [-1, 1]: 1.1 at a = -0.6, where the mode is 0.25 wide; nearly 0.5 below the step at
+    0.875, where the mode is 1 wide (official tutorial). The pathwise gradient doesn't see the step."""
+    high = (1.1 - 18 * (2 * a + 1.2).square()).clamp(min=0)
+    low = (0.5 - 0.125 * (2 * a - 1.75).square()).clamp(min=0)
+    return high + torch.where(a < 0.875, low, torch.zeros_like(low))
+
+
+BEST_REWARD = 1.1
+
+
+# ALGO LOGIC: distributions
+def mlp(in_dim, hidden_dim, out_dim):
+    """A network with two hidden layers (paper App. A), orthogonal weights and zero biases."""
+    net = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ELU(), nn.Linear(hidden_dim, hidden_dim), nn.ELU(),
+                        nn.Linear(hidden_dim, out_dim))
+    for parameter in net.parameters():
+        nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+    return net
+
+
+class Agent(nn.Module):
+    """π(z), π(a|z) and p(z|a) as torch distributions; --method gaussian has π(a) alone, tanh of N(0, 1) at first."""
+
+    def __init__(self, args):
+        super().__init__()
+        self.rpg, self.categorical = args.method == "rpg", args.latent == "categorical"
+        latent_dim, width, self.posterior_std = args.latent_dim, args.hidden_dim, args.posterior_std
+        if self.rpg:
+            self.z_out = nn.Parameter(torch.zeros(latent_dim if self.categorical else 2 * latent_dim))
+            self.a_net, self.posterior_net = mlp(latent_dim, width, 2), mlp(1, width, latent_dim)
+        else:
+            self.a_out = nn.Parameter(torch.zeros(2))  # mean and log std
+
+    def prior(self):
+        """π(z) over (Z,), learned: uniform over one-hot z, or N(0, I), at first."""
+        if self.categorical:
+            return OneHotCategorical(logits=self.z_out)
+        mean, log_std = self.z_out.chunk(2)
+        return Independent(Normal(mean, log_std.exp()), 1)
+
+    def policy(self, z):
+        """π(a|z) over (B, 1) at z (B, Z), a tanh-Normal."""
+        mean, log_std = (self.a_net(z) if self.rpg else self.a_out.expand(len(z), 2)).chunk(2, -1)
+        normal = Independent(Normal(mean, log_std.clamp(-20, 2).exp()), 1)
+        return TransformedDistribution(normal, TanhTransform(cache_size=1))  # cached: exact for large |atanh a| too
+
+    def posterior(self, a):
+        """p(z|a) over (B, Z) at a (B, 1): the auxiliary distribution p_φ of Sec. 4.2."""
+        out = self.posterior_net(a)  # logits, or the mean
+        return OneHotCategorical(logits=out) if self.categorical else Independent(Normal(out, self.posterior_std), 1)
+
+
+def objective(agent, batch_size, temperature, beta, reparameterized=True):
+    """Eq. 2 on fresh draws. Returns: a scalar with the ELBO's gradient; its terms {name: (B,)}; a (B,); z (B, Z)."""
+    z = agent.prior().sample((batch_size,)) if agent.rpg else torch.zeros(batch_size, 0)
+    policy = agent.policy(z)
+    a = policy.rsample() if reparameterized else policy.sample()
+    logp_a = policy.log_prob(a)
+    terms = {"reward": reward(a[:, 0]) / temperature, "entropy_a": -logp_a if reparameterized else -logp_a.detach()}
+    logp = 0 if reparameterized else logp_a  # of what was drawn without a path for the gradient
+    if agent.rpg:
+        logp = agent.prior().log_prob(z)
+        terms |= {"cross_entropy": beta * agent.posterior(a).log_prob(z), "entropy_z": -logp.detach()}
+    elbo = sum(terms.values())
+    advantage = (elbo - elbo.mean()).detach()
+    return (elbo + advantage * logp).mean(), terms, a[:, 0].detach(), z
+
+
+def draw(snapshots, mean_rewards, path):
+    """Fig. 4 as a PNG: reward and density of actions, coloured by z, at each of the snapshots [(iteration, a (B,),
+    z (B, Z))]; last the curve of the mean reward."""
+    figure, axes = plt.subplots(1, len(snapshots) + 1, figsize=(3.2 * len(snapshots) + 3.2, 2.9))
+    x, bins = torch.linspace(-1, 1, 801), torch.linspace(-1, 1, 81)
+    for axis, (iteration, a, z) in zip(axes, snapshots):
+        groups = torch.zeros(len(a)) if not z.shape[1] else z.argmax(-1)  # the category of a one-hot z
+        if z.shape[1] and z.std() > 0 and z.max() != 1:  # a Gaussian z: twelve shares by its first dimension
+            groups = z[:, 0].argsort().argsort() * 12 // len(z)
+        colours = plt.cm.turbo(torch.linspace(0.05, 0.95, max(2, z.shape[1], int(groups.max()) + 1)))
+        parts = [a[groups == group].numpy() for group in range(len(colours))]
+        weights = [part * 0 + 40 / len(a) for part in parts]  # 40 bins a unit
+        axis.hist(parts, bins.numpy(), weights=weights, stacked=True, color=colours)
+        axis.plot(x, reward(x), color="black", linewidth=1.5)
+        axis.set(title=f"iteration {iteration}", xlabel="action", xlim=(-1, 1), ylim=(0, 3))
+    axes[0].set_ylabel("reward (line)\ndensity" + ", coloured by z" * (snapshots[0][2].shape[1] > 0))
+    axes[-1].plot(mean_rewards, color="tab:red")
+    axes[-1].axhline(BEST_REWARD, color="black", linestyle="--", linewidth=1)
+    axes[-1].set(title="mean reward (dashed: the best)", xlabel="iteration", ylim=(0, 1.2))
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args, description=__doc__.split("\n\n")[0])
+    check_args(args, {word[2:].split("=")[0].replace("-", "_") for word in sys.argv[1:] if word[:2] == "--"})
+    run_dir = Path("runs", f"bandit-{args.method}__{args.exp_name}__{args.seed}__{int(time.time())}")
+    try:
+        run_dir.mkdir(parents=True)
+    except OSError as error:
+        refuse(error)
+    (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+    writer = SummaryWriter(run_dir)
+    # TRY NOT TO MODIFY: seeding
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)  # the networks are tiny
+    torch.distributions.Distribution.set_default_validate_args(False)  # for speed
+
+    agent = Agent(args)
+    optimizer = torch.optim.Adam(agent.parameters(), args.learning_rate)
+    start_time, snapshots, mean_rewards = time.time(), [], []
+    for iteration in range(args.iterations + 1):
+        if iteration in (*SHOWN, args.iterations):
+            with torch.no_grad():
+                snapshots.append((iteration, *objective(agent, 20_000, 1.0, args.beta)[2:]))
+        if iteration == args.iterations:
+            break
+        # ALGO LOGIC: one step up the gradient of Eq. 2
+        progress = iteration / max(1, args.iterations - 1)
+        temperature = args.temperature_start ** (1 - progress) * args.temperature_end**progress
+        climb, terms, a, _ = objective(agent, args.batch_size, temperature, args.beta,
+                                       args.method == "rpg" or args.reparameterized)
+        optimizer.zero_grad()
+        (-temperature * climb).backward()  # in units of the reward
+        optimizer.step()
+
+        mean_rewards.append(reward(a).mean().item())
+        logs = {f"elbo/{name}": term.mean().item() for name, term in terms.items()}
+        logs |= {"elbo/elbo": sum(logs.values()), "charts/temperature": temperature}
+        for key, value in (logs | {"charts/mean_reward": mean_rewards[-1]}).items():
+            writer.add_scalar(key, value, iteration)
+        if not math.isfinite(logs["elbo/elbo"]):
+            refuse(f"the ELBO is nan or infinite at iteration {iteration}: try a smaller --learning-rate")
+
+    a = snapshots[-1][1]
+    mode = "global" if (a < VALLEY).float().mean() > 0.5 else "local"
+    draw(snapshots, mean_rewards, run_dir / "bandit.png")
+    writer.close()
+    print(json.dumps({"run_dir": str(run_dir), "method": args.method, "seed": args.seed,
+                      "mean_reward": round(reward(a).mean().item(), 4), "best_reward": BEST_REWARD, "mode": mode,
+                      "seconds": round(time.time() - start_time, 1)}))
