@@ -1,4 +1,5 @@
-"""Environments for RPG: Meta-World's 50 v3 tasks with a sparse reward, and every id that gymnasium.make knows.
+"""Environments for RPG: Meta-World's 50 v3 tasks with a sparse reward, the paper's maze, and every id that
+gymnasium.make knows.
 
     make_env("metaworld-basketball", seed=1)        one environment
     make_vector_env("Humanoid-v5", 5, seed=1)       five of them, in this process or in worker processes
@@ -30,6 +31,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and ctypes
 
 METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
 OPTIONS = {  # environment id -> its switches
+    "maze": tuple(f"goal={x},{y}" for x in range(5) for y in range(5)),  # reward 1 in that cell; without: no reward
     "metaworld-basketball": ("fixed-ball",),  # ball at (0, .6, .03) m as in the paper's v2 task; the basket is random
 }
 
@@ -43,6 +45,14 @@ FIXED_BALL_XY = (0.0, 0.6)
 HOOP_HEIGHT, HOOP_RADIUS = 0.3, 0.08  # basketball: ball within this radius of a point above the hoop, z errors doubled
 THERMOS_RADIUS = 0.12  # stick-pull: thermos handle to goal
 STICK_Y, STICK_Z = 0.04, 0.06  # stick-pull: how far the stick's end may be off the handle
+
+# Maze: units of length, the centre of the maze at the origin; a cell (x, y), 0..4, is 2 x 2
+MAZE_CELLS, MAZE_HALF, MAZE_GAP = 5, 5.0, 0.4  # cells a side; half of the side; width of a passage between cells
+MAZE_CLOSED_BELOW = {(0, 2), (1, 2), (3, 2), (4, 2), (1, 3), (3, 3)}  # no passage on the side towards lower y
+MAZE_CLOSED_LEFT = {(1, 0), (2, 0), (3, 1), (4, 1), (2, 3), (4, 3), (1, 4), (2, 4), (3, 4), (4, 4)}  # towards lower x
+MAZE_STEP, MAZE_LENGTH = 0.25, 50  # largest move along each axis; decisions an episode
+MAZE_MARGIN = 1e-6  # how far from a wall a move stops
+
 FRAME_SIZE = 320  # pixels, height and width of a rendered frame
 CAMERA = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}  # degrees; z is up
 
@@ -208,6 +218,130 @@ class MetaWorld(gym.Env):
             self._renderer = None
 
 
+def maze_walls() -> tuple[np.ndarray, np.ndarray]:
+    """Walls across x and walls across y, each (W, 3): where on that axis, and from where to where on the other."""
+    walls: tuple[list, list] = ([], [])
+    for axis, closed in enumerate((MAZE_CLOSED_LEFT, MAZE_CLOSED_BELOW)):
+        for x in range(MAZE_CELLS):
+            for y in range(MAZE_CELLS):
+                place, low = (np.array((x, y)[:: 1 - 2 * axis]) * 2 - MAZE_HALF).tolist()
+                if place == -MAZE_HALF or (x, y) in closed:
+                    walls[axis].append((place, low, low + 2))
+                else:
+                    walls[axis].extend([(place, low, low + 1 - MAZE_GAP / 2), (place, low + 1 + MAZE_GAP / 2, low + 2)])
+        walls[axis].append((MAZE_HALF, -MAZE_HALF, MAZE_HALF))
+    return np.array(walls[0]), np.array(walls[1])
+
+
+MAZE_WALLS = maze_walls()
+
+
+def maze_move(position: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Positions (..., 2) after moves of 0.25 action, action (..., 2) in [-1, 1]; a move ends at the first wall in its
+    way, without sliding along it (official code)."""
+    step = MAZE_STEP * np.clip(np.asarray(action, np.float64), -1, 1)
+    share = np.ones(step.shape[:-1])  # of the step that can be made
+    for axis, walls in enumerate(MAZE_WALLS):
+        place, low, high = walls.T  # (W,)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a step along the wall never meets it
+            meets = (place - position[..., axis, None]) / step[..., axis, None]  # (..., W)
+            other = position[..., 1 - axis, None] + meets * step[..., 1 - axis, None]
+            blocked = (0 <= meets) & (meets <= 1) & (low <= other) & (other <= high)
+            stops = np.where(blocked, meets - MAZE_MARGIN / np.abs(step[..., axis, None]), 1.0)
+        share = np.minimum(share, stops.min(-1))
+    return position + np.maximum(share, 0)[..., None] * step
+
+
+def maze_observation(position: np.ndarray) -> np.ndarray:
+    """(..., 4) float32: position (..., 2) x 0.01, then `object_dim` = 2 raw coordinates, position / 5 (official code)."""
+    return np.concatenate((0.01 * position, position / MAZE_HALF), -1, dtype=np.float32)
+
+
+def maze_reward(position: np.ndarray, goal: tuple[int, int] | None) -> np.ndarray:
+    """(...) 1.0 in the cell `goal`, else 0.0."""
+    cell = np.floor((position + MAZE_HALF) / 2)
+    return (cell == goal).all(-1).astype(np.float64) if goal else np.zeros(position.shape[:-1])
+
+
+def maze_goal(options: Sequence[str]) -> tuple[int, int] | None:
+    """The cell of the last "goal=x,y" in `options`."""
+    return tuple(map(int, options[-1].removeprefix("goal=").split(","))) if options else None
+
+
+class Maze(gym.Env):
+    """The maze of Sec. 5.1, for one agent that starts in the centre. Action (2,): move along x and y, in quarters of a
+    unit. Observation (4,): see `maze_observation`. Reward: see `maze_reward`; with a goal also info["success"].
+    Never terminated; truncated after 50 decisions."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    object_dim = 2
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        self.render_mode, self.goal = render_mode, maze_goal(options)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._position, self._decisions = np.zeros(2), 0
+        return maze_observation(self._position), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._position, self._decisions = maze_move(self._position, action), self._decisions + 1
+        reward = float(maze_reward(self._position, self.goal))
+        info = {"success": reward} if self.goal else {}
+        return maze_observation(self._position), reward, False, self._decisions >= MAZE_LENGTH, info
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode != "rgb_array":
+            return None
+
+        def pixel(units: np.ndarray) -> np.ndarray:
+            return ((units + MAZE_HALF) / (2 * MAZE_HALF) * (FRAME_SIZE - 5) + 2).round().astype(int)
+
+        frame = np.full((FRAME_SIZE, FRAME_SIZE, 3), 255, np.uint8)  # [x, y] until the last line
+        if self.goal:
+            low, high = pixel(np.array([self.goal, np.add(self.goal, 1)]) * 2 - MAZE_HALF)
+            frame[low[0] : high[0], low[1] : high[1]] = 160, 220, 160
+        for image, walls in zip((frame, frame.swapaxes(0, 1)), MAZE_WALLS):
+            for place, low, high in pixel(walls):
+                image[place - 1 : place + 2, low - 1 : high + 2] = 0
+        x, y = pixel(self._position)
+        frame[max(x - 4, 0) : x + 5, max(y - 4, 0) : y + 5] = 200, 30, 30
+        return frame.swapaxes(0, 1)[::-1]  # y points up
+
+
+class VectorMaze(gym.vector.VectorEnv):
+    """`num_envs` agents in mazes of their own, moved together: what SyncVectorEnv of `Maze` with its EpisodeSummary
+    does, NEXT_STEP autoreset included, without a loop over the agents."""
+
+    metadata = {**Maze.metadata, "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs: int, options: Sequence[str] = ()) -> None:
+        self.num_envs, self.goal = num_envs, maze_goal(options)
+        self.single_action_space, self.single_observation_space = Maze.action_space, Maze.observation_space
+        self.action_space = gym.vector.utils.batch_space(Maze.action_space, num_envs)
+        self.observation_space = gym.vector.utils.batch_space(Maze.observation_space, num_envs)
+
+    def reset(self, *, seed: Any = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self._position, self._decisions = np.zeros((self.num_envs, 2)), 0
+        self._return, self._success_any = np.zeros(self.num_envs), np.zeros(self.num_envs)
+        return maze_observation(self._position), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        never = np.zeros(self.num_envs, bool)
+        if self._decisions == MAZE_LENGTH:  # episodes all end together
+            return self.reset()[0], np.zeros(self.num_envs), never, never, {}
+        self._position, self._decisions = maze_move(self._position, actions), self._decisions + 1
+        reward = maze_reward(self._position, self.goal)
+        success = reward if self.goal else np.full(self.num_envs, math.nan)
+        self._return, self._success_any = self._return + reward, np.maximum(self._success_any, success)
+        info, over = {"success": success} if self.goal else {}, ~never if self._decisions == MAZE_LENGTH else never
+        if over.all():
+            info["summary"] = np.stack([self._return, 0 * reward + MAZE_LENGTH, success, self._success_any], -1)
+        return maze_observation(self._position), reward, never, over, info
+
+
 def one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
@@ -223,7 +357,7 @@ def metaworld_ids() -> list[str]:
 def unknown_id(env_id: str) -> ValueError:
     if env_id.startswith(METAWORLD) and not metaworld_ids():
         return ValueError(f"{env_id} needs Meta-World: pip install metaworld==3.1.1")
-    nearest = difflib.get_close_matches(env_id, [*metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
+    nearest = difflib.get_close_matches(env_id, ["maze", *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
     return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(nearest)}")
 
 
@@ -313,6 +447,8 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
             if env_id not in metaworld_ids():
                 raise unknown_id(env_id)
             env = MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
+        elif env_id == "maze":
+            env = Maze(render_mode, options)
         else:
             env = make_gymnasium(env_id, render_mode)
         env = EpisodeSummary(env)
@@ -339,6 +475,9 @@ def make_vector_env(
 ) -> gym.vector.VectorEnv:
     """`num_envs` environments, the i-th made from seed + i. The step after an episode's last one ignores its action
     and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
+    if env_id == "maze" and not async_envs:
+        make_env(env_id, seed, None, options)  # checks the options
+        return VectorMaze(num_envs, options)
     makers = [functools.partial(make_env, env_id, seed + i, None, tuple(options)) for i in range(num_envs)]
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
