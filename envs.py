@@ -284,8 +284,9 @@ class Adroit(Task):
     Reward: 1.0 if at the decision's end the hinge is at 1.0 rad or more, or the nail within 0.02 m, as in the official
       code ("strict": the package's 1.35 rad, 0.01 m); pen and relocate have the package's thresholds. The paper gives
       1, the official code the mean over its two repeats: we follow the paper.
-    Truncated after 100 decisions, hammer 125. A ball that leaves the table stays on the floor. Random actions succeed
-    at some decision of 6 % of the pen's episodes: its goal is sometimes where the pen starts.
+    Truncated after 100 decisions, hammer 125. What falls off the table lies on the floor, 1 m below, until the reset.
+    Random actions succeed at some decision of 10 % of the pen's episodes, as it may start near its goal; at the last
+    decision of none of 200: holding it there is the task.
     """
 
     camera = {"lookat": (0.0, -0.1, 0.2), "distance": 1.1, "azimuth": 60.0, "elevation": -25.0}
@@ -357,8 +358,8 @@ def paint(image: np.ndarray, center: Sequence[float], half: float, color: Sequen
 class BlockPush(Task):
     """A square pusher that shoves `n` blocks (2, or 1) to their goals on a plane without friction, inside four walls.
 
-    Action (2,): the pusher's velocity, one unit 4 m/s, for 80 ms. The official code overwrites the pusher's velocity
-      before each simulator step; a velocity actuator is our choice, as it keeps out of the blocks at any time step.
+    Action (2,): the pusher's velocity, one unit 4 m/s, for 80 ms (10 ms to get there). The official code overwrites the
+      velocity before each simulator step; a velocity actuator, our choice, stays out of the blocks at any time step.
     Observation (8n + 6,) float32, m and m/s: [positions of the blocks 2n, velocities 2n, goals - positions 2n, pusher's
       position 2, velocity 2] * 0.1; then raw, for the positional encoding, positions / 2 of blocks 2n and pusher 2.
       As in the official code, which puts the encoding first.
