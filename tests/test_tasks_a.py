@@ -98,7 +98,7 @@ def test_an_episode_depends_on_its_seed_only(env_id):
 
 
 @pytest.mark.parametrize(
-    "env_id, bound", [("block-push", 1.3), ("block-push-1", 1.4), *((env_id, 1.2) for env_id in (*ADROIT, "cheetah-back"))]
+    "env_id, bound", [("block-push", 1.3), ("block-push-1", 1.4), ("cheetah-back", 1.2), *((i, 1.2) for i in ADROIT)]
 )
 def test_decision_costs_little_more_than_the_simulator(env_id, bound):
     """Measured: adroit 1.03 to 1.17, cheetah-back 1.07, block-push 1.23, block-push-1 1.28 (of 13 us). Tested with a
@@ -273,7 +273,7 @@ def test_going_straight_is_not_enough():
 @pytest.mark.parametrize("env_id", BLOCKS)
 @pytest.mark.parametrize("options", [(), ("random-blocks",)])
 def test_random_pushing(env_id, options):
-    """Measured over 120 000 decisions each: see the README. Blocks stay in their sliders' range and apart."""
+    """Measured over 120 000 decisions each: see the README. Blocks stay in their sliders' range (soft: 1.85), apart."""
     env = make_env(env_id, seed=3, options=options)
     task, overlaps, reach = env.unwrapped, [0.0], [0.0]
 
@@ -299,14 +299,13 @@ def test_pixels_show_the_state():
     assert pixel(0.0, -1.4) == [191, 64, 64] and pixel(-1.2, 0.0) == [64, 64, 191]  # pusher, block
     assert pixel(-1.4, 1.4) == [159, 159, 223] and pixel(1.0, 0.0) == [230] * 3 and pixel(2.15, 0.0) == [102] * 3
     task = env.unwrapped
-    floor, red = 230.0, 191.0
+    floor = 230.0
     for shift in (0.0, 0.005, 0.3):
         task._qpos[2] = shift
         row = task._observation()[int((2.2 + 1.4) / 4.4 * 64)][20:50].astype(float)
         assert ((floor - row[:, 1]) / (floor - 64)).sum() * 4.4 / 64 == pytest.approx(0.4, abs=2e-3)  # its width
         center = ((floor - row[:, 1]) * (np.arange(20, 50) + 0.5)).sum() / (floor - row[:, 1]).sum()
         assert center * 4.4 / 64 - 2.2 == pytest.approx(shift, abs=1e-3)
-    assert red > row[:, 1].min()
     env.reset()
     for _ in range(20):  # the same physics as with the state
         action = state.action_space.sample()
@@ -353,10 +352,10 @@ def test_sinusoids_run_back():
 
 
 def test_random_cheetah():
-    """Measured: 0 of 500 episodes, lowest x -4.6 m."""
+    """Measured: 0 of 500 episodes, lowest x -6.6 m."""
     env, x = make_env("cheetah-back", seed=1), []
     assert not random_episodes(env, 20, lambda: x.append(env.unwrapped.data.qpos[0])).any()
-    assert min(x) > -8.0
+    assert min(x) > -9.0
 
 
 # --- rendering and the command line
