@@ -99,8 +99,8 @@ class Task(gym.Env):
     """What our MuJoCo tasks share: the spaces, a 0/1 reward that is also the success, the time limit, and the video.
 
     Subclasses set `horizon` (decisions) and `camera`: the name of one of the model's, or the entries of an MjvCamera
-    (metres, degrees; z is up). Never terminated, not on
-    success either. Actions beyond [-1, 1] are clipped: by MuJoCo, whose ctrlrange they are, or in `step`.
+    (metres, degrees; z is up). Never terminated, not on success either. Actions beyond [-1, 1] are clipped: by MuJoCo,
+    whose ctrlrange they are, or in `step`.
     """
 
     metadata = {"render_modes": ["rgb_array"]}
