@@ -10,14 +10,19 @@ id, a missing package, discrete actions, no renderer) raises ValueError with one
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import ctypes.util
 import difflib
 import functools
+import importlib
+import io
 import math
 import os
 import re
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Sequence
@@ -29,15 +34,20 @@ import numpy as np
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+FRAME_SIZE = 320  # pixels, height and width of a rendered frame
 METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
 OPTIONS = {  # environment id -> its switches
     "maze": tuple(f"goal={x},{y}" for x in range(5) for y in range(5)),  # reward 1 in that cell; without: no reward
     "metaworld-basketball": ("fixed-ball",),  # ball at (0, .6, .03) m as in the paper's v2 task; the basket is random
+    "adroit-door": ("strict",),  # the package's thresholds of success in place of the paper's
+    "adroit-hammer": ("strict",),
+    "block-push": ("random-blocks",),  # blocks and goals anywhere, new at every reset
+    "block-push-1": ("random-blocks",),
+    "block-push-pixels": ("random-blocks",),
 }
 
 # Meta-World: lengths in metres, thresholds of success as in metaworld 3.1.1
 ACTION_REPEAT = 2  # simulator calls a decision, each 5 substeps of 2.5 ms
-EPISODE_LENGTH = 100  # decisions
 OBS_SCALE = 0.05  # official code: on the package's 39 numbers
 COORDINATE_SCALE = 0.4  # official code: object coordinates are divided by it before symlog
 GRIPPER_RANGE = 0.1  # distance between the claws that is observed as an opening of 1
@@ -53,8 +63,29 @@ MAZE_CLOSED_LEFT = {(1, 0), (2, 0), (3, 1), (4, 1), (2, 3), (4, 3), (1, 4), (2, 
 MAZE_STEP, MAZE_LENGTH = 0.25, 50  # largest move along each axis; decisions an episode
 MAZE_MARGIN = 1e-6  # how far from a wall a move stops
 
-FRAME_SIZE = 320  # pixels, height and width of a rendered frame
-CAMERA = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}  # degrees; z is up
+# Adroit: the package's models
+ADROIT_STEPS = 10  # simulator steps of 2 ms a decision: the paper's action repeat 2, of the package's 5
+DOOR_ANGLE = {"paper": 1.0, "strict": 1.35}  # rad; official code, package
+NAIL_DISTANCE = {"paper": 0.02, "strict": 0.01}  # m, from the nail to where it is driven in
+PEN_DISTANCE, PEN_COSINE = 0.075, 0.95  # m, and of the angle to the wanted direction
+BALL_DISTANCE = 0.1  # m, from the ball to its target
+
+# BlockPush, official code: metres, seconds, newtons
+BLOCK_STEPS, BLOCK_TIMESTEP = 8, 0.01  # simulator steps a decision
+BLOCK_HALF, BLOCK_DENSITY = 0.2, 1000.0  # cubes of 0.4 m, 64 kg; the pusher is one too
+SLIDER_RANGE, SLIDER_DAMPING = 1.8, 5000.0  # of a block's centre; the pusher has no damping
+WALL_CENTER, WALL_HALF = 2.1, 0.1
+PUSHER_SPEED = 4.0  # m/s, at an action of 1
+PUSHER_GAIN, PUSHER_FORCE = 6400.0, 25000.0  # ours: N per m/s of speed error, and the most it pushes with
+PUSHER_START = (0.0, -1.4)
+BLOCK_STARTS, BLOCK_GOALS = ((-1.2, 0.0), (0.0, 0.0)), ((-1.4, 1.4), (0.0, 1.4))
+BLOCK_TOLERANCE = 0.2  # from a block to its goal
+RANDOM_RANGE, RANDOM_GAP = 1.2, 0.6  # random-blocks: centres in +-range; each two `gap` apart in x or in y
+BLOCK_COLORS = ((0.25, 0.25, 0.75), (0.25, 0.75, 0.25))  # the paper's blue and green, and its red pusher
+PUSHER_COLOR, FLOOR_COLOR, WALL_COLOR = (0.75, 0.25, 0.25), (0.9, 0.9, 0.9), (0.4, 0.4, 0.4)
+PIXELS = 64  # a side of the image
+
+CHEETAH_STEPS, CHEETAH_GOAL = 5, -10.0  # simulator steps of 10 ms a decision; m. The paper gives no numbers
 
 
 def sparse(task_class: type) -> type:
@@ -73,7 +104,57 @@ def sparse(task_class: type) -> type:
     return Sparse
 
 
-class MetaWorld(gym.Env):
+class Task(gym.Env):
+    """What our MuJoCo tasks share: the spaces, a 0/1 reward that is also the success, the time limit, and the video.
+
+    Subclasses set `horizon` (decisions) and `camera`: the name of one of the model's, or the entries of an MjvCamera
+    (metres, degrees; z is up). Never terminated, not on success either. Actions beyond [-1, 1] are clipped: by MuJoCo,
+    whose ctrlrange they are, or in `step`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    object_dim = 0  # how many raw coordinates the observation ends in, for the script's positional encoding
+    rewards = "sparse"
+
+    def __init__(self, model: Any, data: Any, act_dim: int, obs_dim: int, dt: float, render_mode: str | None) -> None:
+        import mujoco
+
+        self.model, self.data, self.render_mode, self._mujoco = model, data, render_mode, mujoco
+        self.metadata = self.metadata | {"render_fps": round(1.0 / dt)}  # dt: seconds a decision
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        self._renderer = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> None:
+        """What every reset begins with."""
+        super().reset(seed=seed)
+        self._mujoco.mj_resetData(self.model, self.data)
+        self._decisions = 0
+
+    def _end(self, obs: np.ndarray, success: bool) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """What every step returns."""
+        self._decisions += 1
+        reward = float(success)
+        return obs, reward, False, self._decisions >= self.horizon, {"success": reward}
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode != "rgb_array":
+            return None
+        if self._renderer is None:
+            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+            self.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
+            camera = {"camera_name" if isinstance(self.camera, str) else "default_cam_config": self.camera}
+            self._renderer = MujocoRenderer(self.model, self.data, width=FRAME_SIZE, height=FRAME_SIZE, **camera)
+        return self._renderer.render("rgb_array")
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+class MetaWorld(Task):
     """A Meta-World v3 task with sparse reward; fresh random goal and objects at every reset.
 
     Action (4,): [hand xyz, one unit moves the hand's target by 0.01 m; gripper, -1 opens and 1 closes], for 2 calls of
@@ -82,26 +163,26 @@ class MetaWorld(gym.Env):
       position 3 and quaternion 4, second object's (zeros if none), these 18 as they were one call ago, goal 3; then
       `object_dim` = 7 raw coordinates for the script's positional encoding (see `_observation`).
     Reward: 1.0 if the task's success holds after the decision's last simulator call, else 0.0; also info["success"].
-    Never terminated, not on success either; truncated after 100 decisions.
+    Truncated after 100 decisions.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 40}  # 25 ms a decision
+    horizon = 100
     object_dim = 7
+    # Not one of the package's cameras: the corner ones are upside down in v3.
+    camera = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}
 
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
-        import mujoco  # both here: whoever uses other environments should not wait for these
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # here: users of other environments should not wait for it
 
-        self.task, self.render_mode, self._mujoco = task, render_mode, mujoco
+        self.task = task
         self.sim = sim = sparse(ALL_V3_ENVIRONMENTS[f"{task}-v3"])()
+        super().__init__(sim.model, sim.data, 4, 39 + self.object_dim, ACTION_REPEAT * sim.dt, render_mode)
         sim._partially_observable = False  # show the goal ...
         sim.__dict__.pop("sawyer_observation_space", None)  # ... which bounds cached while it was hidden would clip
         sim._freeze_rand_vec, sim.seeded_rand_vec, sim._set_task_called = False, True, True  # new goals, from our seed
         if "fixed-ball" in options:
             space = sim._random_reset_space
             space.low[:2] = space.high[:2] = FIXED_BALL_XY
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (39 + self.object_dim,), np.float32)
         self._low, self._high = sim.sawyer_observation_space.low, sim.sawyer_observation_space.high
 
         data = sim.data  # what follows are views into the simulator's memory, which stay valid
@@ -111,7 +192,6 @@ class MetaWorld(gym.Env):
         if task == "stick-pull":
             self._stick, self._stick_quat = data.body("stick").xpos, data.body("stick").xquat
             self._handle, self._stick_end = data.site("insertion").xpos, data.site("stick_end").xpos
-        self._renderer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -124,7 +204,6 @@ class MetaWorld(gym.Env):
             mujoco.mj_resetData(sim.model, sim.data)
             sim.reset_model()
         self._frame = self._observe()
-        self._decisions = 0
         self._simulate(np.zeros(4))  # official code: one zero action after a reset
         return self._observation(self._package_obs()), {}
 
@@ -132,10 +211,8 @@ class MetaWorld(gym.Env):
         action = np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0)
         for _ in range(ACTION_REPEAT):
             self._simulate(action)
-        self._decisions += 1
         obs = self._package_obs()
-        success = float(self._success(obs, action))
-        return self._observation(obs), success, False, self._decisions >= EPISODE_LENGTH, {"success": success}
+        return self._end(self._observation(obs), self._success(obs, action))
 
     def _simulate(self, action: np.ndarray) -> None:
         """One simulator call, state for state that of SawyerXYZEnv.step; keeps the frames before and after it."""
@@ -201,21 +278,257 @@ class MetaWorld(gym.Env):
             return inserted and math.dist(obs[11:14], self.sim._target_pos) <= THERMOS_RADIUS
         return bool(self.sim.evaluate_state(obs, action)[1]["success"])
 
+
+class Adroit(Task):
+    """gymnasium-robotics' Adroit hand, with the task's XML, reset and 24 to 30 position actuators.
+
+    Action (28,) door, (26,) hammer, (24,) pen, (30,) relocate: target positions, [-1, 1] over each actuator's range,
+      for 20 ms. The paper says 26 for the door too; package and official code have 28.
+    Observation, float32, m and rad; after the `;` raw, for the positional encoding:
+      door (37,): [hand's joints 27, palm 3] * 0.05; hinge 1, handle 3 (it turns with the latch), palm - handle 3
+      hammer (64,): [palm 3, tool 3, nail 3, package's 46] * 0.05; palm, tool, nail
+      pen (51,): package's 45 * 0.05; pen - its target 3, pen's direction 3
+      relocate (45,): package's 39 * 0.05; palm - ball 3, ball - target 3
+      Door and hammer as in the official code. The paper does not have the others: their last six are our choice.
+    Reward: 1.0 if at the decision's end the hinge is at 1.0 rad or more, or the nail within 0.02 m, as in the official
+      code ("strict": the package's 1.35 rad, 0.01 m); pen and relocate have the package's thresholds. The paper gives
+      1, the official code the mean over its two repeats: we follow the paper.
+    Truncated after 100 decisions, hammer 125. What falls off the table lies on the floor, 1 m below, until the reset.
+    Random actions succeed at some decision of 10 % of the pen's episodes, as it may start near its goal; at the last
+    decision of none of 200: holding it there is the task.
+    """
+
+    camera = {"lookat": (0.0, -0.1, 0.2), "distance": 1.1, "azimuth": 60.0, "elevation": -25.0}
+
+    def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # a notice about its dense rewards, in every process
+                module = importlib.import_module(f"gymnasium_robotics.envs.adroit_hand.adroit_{task}")
+        except ImportError as error:
+            message = f"adroit-{task} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2"
+            raise ValueError(message) from error
+        self.task, self.horizon = task, 125 if task == "hammer" else 100
+        self.object_dim = {"door": 7, "hammer": 9, "pen": 6, "relocate": 6}[task]
+        self.sim = sim = getattr(module, f"AdroitHand{task.title()}Env")()
+        state_dim = {"door": 30, "hammer": 55, "pen": 45, "relocate": 39}[task]
+        dt = ADROIT_STEPS * sim.model.opt.timestep
+        super().__init__(sim.model, sim.data, sim.model.nu, state_dim + self.object_dim, dt, render_mode)
+        self._threshold = "strict" if "strict" in options else "paper"
+        if task == "hammer":
+            self._tool, self._nail_goal = sim.data.site("tool").xpos, sim.data.site("nail_goal").xpos
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.sim.np_random = self.np_random
+        return self._observation(self.sim.reset_model()), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.data.ctrl[:] = self.sim.act_mean + self.sim.act_rng * action
+        self._mujoco.mj_step(self.model, self.data, nstep=ADROIT_STEPS)
+        obs = self.sim._get_obs()  # as in the package, positions in space are one simulator step old
+        return self._end(self._observation(obs), self._success(obs))
+
+    def _observation(self, obs: np.ndarray) -> np.ndarray:
+        if self.task == "door":
+            state, objects = (obs[:27], obs[29:32]), obs[[28, 32, 33, 34, 35, 36, 37]]
+        elif self.task == "hammer":
+            objects = np.concatenate((obs[33:36], self._tool, obs[42:45]))
+            state = objects, obs
+        elif self.task == "pen":
+            state, objects = (obs,), obs[[39, 40, 41, 33, 34, 35]]
+        else:
+            state, objects = (obs,), obs[[30, 31, 32, 36, 37, 38]]
+        return np.concatenate((np.concatenate(state) * OBS_SCALE, objects), dtype=np.float32)
+
+    def _success(self, obs: np.ndarray) -> bool:
+        if self.task == "door":
+            return obs[28] >= DOOR_ANGLE[self._threshold]
+        if self.task == "hammer":
+            return math.dist(obs[42:45], self._nail_goal) <= NAIL_DISTANCE[self._threshold]
+        if self.task == "pen":
+            return math.hypot(*obs[39:42]) < PEN_DISTANCE and obs[33:36].dot(obs[36:39]) > PEN_COSINE
+        return math.hypot(*obs[36:39]) < BALL_DISTANCE
+
+
+def paint(image: np.ndarray, center: Sequence[float], half: float, color: Sequence[float]) -> None:
+    """Blend a square (m) into a float image (N, N, 3) of BlockPush's arena: each pixel by the share that it covers, so
+    that motions of less than a pixel (7 cm) show. Row 0 is the largest y."""
+    scale = len(image) / (2.0 * (WALL_CENTER + WALL_HALF))  # pixels a metre
+    windows, shares = [], []
+    for x in (-center[1], center[0]):  # rows, columns
+        low, high = (x - half) * scale + len(image) / 2, (x + half) * scale + len(image) / 2
+        first, last = max(math.floor(low), 0), min(math.ceil(high), len(image))
+        windows.append(slice(first, last))
+        shares.append([min(high, i + 1) - max(low, i) for i in range(first, last)])
+    window = image[tuple(windows)]
+    window += np.multiply.outer(shares[0], shares[1])[:, :, None] * (255.0 * np.asarray(color) - window)
+
+
+class BlockPush(Task):
+    """A square pusher that shoves `n` blocks (2, or 1) to their goals on a plane without friction, inside four walls.
+
+    Action (2,): the pusher's velocity, one unit 4 m/s, for 80 ms (10 ms to get there). The official code overwrites the
+      velocity before each simulator step; a velocity actuator, our choice, stays out of the blocks at any time step.
+    Observation (8n + 6,) float32, m and m/s: [positions of the blocks 2n, velocities 2n, goals - positions 2n, pusher's
+      position 2, velocity 2] * 0.1; then raw, for the positional encoding, positions / 2 of blocks 2n and pusher 2.
+      As in the official code, which puts the encoding first.
+    Reward: 1.0 if every block is within 0.2 m of its goal, else 0.0. The official info counts the blocks, ours is 0/1.
+    Truncated after 60 decisions. As in the official code every episode starts alike; "random-blocks" draws blocks and
+    goals. Frames are drawn by NumPy: no OpenGL.
+    """
+
+    horizon = 60
+
+    def __init__(self, n: int, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        self.n, self.object_dim, self._random = n, 2 * n + 2, "random-blocks" in options
+        model, data = self._simulator()
+        super().__init__(model, data, 2, 8 * n + 6, BLOCK_STEPS * BLOCK_TIMESTEP, render_mode)
+        self._qpos, self._blocks, self._pusher = data.qpos, data.qpos[:-2], data.qpos[-2:]  # views
+        self._velocities, self._pusher_velocity, self._ctrl = data.qvel[:-2], data.qvel[-2:], data.ctrl
+        self._scale = np.repeat((0.1, 0.5), (6 * n + 4, 2 * n + 2)).astype(np.float32)
+
+    def _simulator(self) -> tuple[Any, Any]:
+        """qpos: x, y of each block, then of the pusher (m)."""
+        import mujoco
+
+        spec, mj = mujoco.MjSpec(), mujoco
+        spec.option.timestep, spec.option.gravity = BLOCK_TIMESTEP, (0.0, 0.0, 0.0)
+        spec.option.integrator = mj.mjtIntegrator.mjINT_IMPLICITFAST
+        box = dict(type=mj.mjtGeom.mjGEOM_BOX, condim=1)  # condim 1: no friction
+        for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            size = [WALL_HALF if side else WALL_CENTER + WALL_HALF for side in (x, y)]
+            spec.worldbody.add_geom(pos=(x * WALL_CENTER, y * WALL_CENTER, 0.0), size=[*size, BLOCK_HALF], **box)
+        for name in [*(f"block{i}" for i in range(self.n)), "pusher"]:
+            body, damping = spec.worldbody.add_body(name=name), 0.0 if name == "pusher" else SLIDER_DAMPING
+            color = PUSHER_COLOR if name == "pusher" else BLOCK_COLORS[int(name[-1])]
+            body.add_geom(size=[BLOCK_HALF] * 3, density=BLOCK_DENSITY, rgba=[*color, 1.0], **box)
+            for axis in ("x", "y"):
+                slide = dict(type=mj.mjtJoint.mjJNT_SLIDE, axis=(axis == "x", axis == "y", 0.0), damping=damping)
+                body.add_joint(name=name + axis, limited=True, range=(-SLIDER_RANGE, SLIDER_RANGE), **slide)
+        for axis in ("x", "y"):  # force = gain * (speed * action - velocity)
+            motor = spec.add_actuator(target=f"pusher{axis}", trntype=mj.mjtTrn.mjTRN_JOINT)
+            motor.gainprm[0], motor.biastype = PUSHER_GAIN * PUSHER_SPEED, mj.mjtBias.mjBIAS_AFFINE
+            motor.biasprm[2], motor.forcelimited, motor.forcerange = -PUSHER_GAIN, True, (-PUSHER_FORCE, PUSHER_FORCE)
+            motor.ctrllimited, motor.ctrlrange = True, (-1.0, 1.0)
+        model = spec.compile()
+        return model, mj.MjData(model)
+
+    def _layout(self) -> np.ndarray:
+        """(2n, 2): blocks, then goals."""
+        if not self._random:
+            return np.array(BLOCK_STARTS[: self.n] + BLOCK_GOALS[: self.n])
+        points = [np.array(PUSHER_START)]
+        while len(points) < 1 + 2 * self.n:
+            point = self.np_random.uniform(-RANDOM_RANGE, RANDOM_RANGE, 2)
+            if all(np.abs(point - other).max() >= RANDOM_GAP for other in points):
+                points.append(point)
+        return np.array(points[1:])
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        layout = self._layout()
+        self._goals = layout[self.n :].ravel()
+        self._qpos[:] = *layout[: self.n].ravel(), *PUSHER_START
+        self._mujoco.mj_forward(self.model, self.data)
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._ctrl[:] = action
+        self._mujoco.mj_step(self.model, self.data, nstep=BLOCK_STEPS)
+        obs, to_goals = self._observation(), self._to_goals.tolist()
+        return self._end(obs, all(math.hypot(x, y) <= BLOCK_TOLERANCE for x, y in zip(to_goals[::2], to_goals[1::2])))
+
+    def _observation(self) -> np.ndarray:
+        self._to_goals = self._goals - self._blocks
+        parts = (self._blocks, self._velocities, self._to_goals, self._pusher, self._pusher_velocity, self._qpos)
+        obs = np.concatenate(parts, dtype=np.float32)
+        obs *= self._scale
+        return obs
+
+    def _background(self, size: int) -> np.ndarray:
+        """(size, size, 3) floats: walls, floor, goals as lighter blocks 1.2 times as large. x to the right, y up."""
+        image = np.full((size, size, 3), 255.0 * np.array(WALL_COLOR), np.float32)
+        paint(image, (0.0, 0.0), WALL_CENTER - WALL_HALF, FLOOR_COLOR)
+        for i, color in enumerate(BLOCK_COLORS[: self.n]):
+            paint(image, self._goals[2 * i : 2 * i + 2].tolist(), 1.2 * BLOCK_HALF, (np.array(color) + 1.0) / 2.0)
+        return image
+
+    def _draw(self, image: np.ndarray) -> np.ndarray:
+        """A background, painted over with blocks and pusher, as uint8."""
+        for i, color in enumerate((*BLOCK_COLORS[: self.n], PUSHER_COLOR)):
+            paint(image, self._qpos[2 * i : 2 * i + 2].tolist(), BLOCK_HALF, color)
+        return np.rint(image).astype(np.uint8)
+
     def render(self) -> np.ndarray | None:
-        if self.render_mode != "rgb_array":
-            return None
-        if self._renderer is None:
-            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+        return self._draw(self._background(FRAME_SIZE)) if self.render_mode == "rgb_array" else None
 
-            # Not one of the package's cameras: the corner ones are upside down in v3.
-            self.sim.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
-            self._renderer = MujocoRenderer(self.sim.model, self.sim.data, CAMERA, FRAME_SIZE, FRAME_SIZE)
-        return self._renderer.render("rgb_array")
 
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+class BlockPushPixels(BlockPush):
+    """BlockPush with one block, seen as an image (64, 64, 3) uint8 of the whole arena; all else as there.
+
+    The paper shows two consecutive frames, for the velocities. This is one: a script that stacks the last two rows of
+    its replay stores every frame once, 12 kB, where stacked here each would be stored twice.
+    """
+
+    def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        super().__init__(1, render_mode, options)
+        self.object_dim = 0
+        self.observation_space = gym.spaces.Box(0, 255, (PIXELS, PIXELS, 3), np.uint8)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        self._empty = None
+        return super().reset(**kwargs)
+
+    def _observation(self) -> np.ndarray:
+        self._to_goals = self._goals - self._blocks
+        if self._empty is None:  # what stays as it is for an episode is drawn once
+            self._empty = self._background(PIXELS)
+        return self._draw(self._empty.copy())
+
+
+class CheetahBack(Task):
+    """Gymnasium's HalfCheetah-v5 that must run backwards: sparse, where any other reward would point the way.
+
+    Action (6,): torques, one unit the package's. Observation (18,) float32: qpos 9 (m, rad; x first), qvel 9, unscaled.
+    Reward: 1.0 while x <= -10 m, else 0.0. Truncated after 200 decisions of 50 ms.
+    There is no official code, and the paper says only "a certain distance": distance and time limit are ours. Random
+    actions drift backwards, by up to 7 m in 500 episodes.
+    """
+
+    horizon = 200
+    camera = "track"  # at its side, 3 m away; it follows
+
+    def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+
+        self.sim = sim = HalfCheetahEnv()
+        dt = CHEETAH_STEPS * sim.model.opt.timestep
+        super().__init__(sim.model, sim.data, sim.model.nu, sim.model.nq + sim.model.nv, dt, render_mode)
+        self._qpos, self._qvel, self._ctrl = sim.data.qpos, sim.data.qvel, sim.data.ctrl
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.sim.np_random = self.np_random
+        self.sim.reset_model()
+        return np.concatenate((self._qpos, self._qvel), dtype=np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._ctrl[:] = action
+        self._mujoco.mj_step(self.model, self.data, nstep=CHEETAH_STEPS)
+        obs = np.concatenate((self._qpos, self._qvel), dtype=np.float32)
+        return self._end(obs, self._qpos[0] <= CHEETAH_GOAL)
+
+
+TASKS = {  # environment id -> its class and what that wants first
+    "adroit-door": (Adroit, "door"),
+    "adroit-hammer": (Adroit, "hammer"),
+    "adroit-pen": (Adroit, "pen"),
+    "adroit-relocate": (Adroit, "relocate"),
+    "block-push": (BlockPush, 2),
+    "block-push-1": (BlockPush, 1),
+    "block-push-pixels": (BlockPushPixels,),
+    "cheetah-back": (CheetahBack,),
+}
 
 
 def maze_walls() -> tuple[np.ndarray, np.ndarray]:
@@ -357,7 +670,7 @@ def metaworld_ids() -> list[str]:
 def unknown_id(env_id: str) -> ValueError:
     if env_id.startswith(METAWORLD) and not metaworld_ids():
         return ValueError(f"{env_id} needs Meta-World: pip install metaworld==3.1.1")
-    nearest = difflib.get_close_matches(env_id, ["maze", *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
+    nearest = difflib.get_close_matches(env_id, ["maze", *TASKS, *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
     return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(nearest)}")
 
 
@@ -447,6 +760,9 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
             if env_id not in metaworld_ids():
                 raise unknown_id(env_id)
             env = MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
+        elif env_id in TASKS:
+            task_class, *arguments = TASKS[env_id]
+            env = task_class(*arguments, render_mode, options)
         elif env_id == "maze":
             env = Maze(render_mode, options)
         else:
@@ -487,3 +803,76 @@ def make_vector_env(
         finally:
             signal.signal(signal.SIGINT, ctrl_c)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+
+
+def show(env: gym.Env) -> None:
+    """MuJoCo's viewer, until it is closed. Random actions, until the arrow keys take over: up and down choose one of
+    the action's entries, left and right change it by 0.25. The mouse pulls: double click, then Ctrl and drag."""
+    import mujoco.viewer
+
+    action, chosen, keys = None, 0, []
+    task = env.unwrapped
+    dt = 1.0 / env.metadata["render_fps"]
+    with mujoco.viewer.launch_passive(task.model, task.data, key_callback=keys.append) as viewer:
+        env.reset()
+        while viewer.is_running():
+            start = time.monotonic()
+            while keys:
+                steps = {262: (0, 0.25), 263: (0, -0.25), 264: (1, 0.0), 265: (-1, 0.0)}  # GLFW: right left down up
+                move, change = steps.get(keys.pop(0), (0, 0.0))
+                if move or change:
+                    action = np.zeros(env.action_space.shape, np.float32) if action is None else action
+                    chosen = (chosen + move) % len(action)
+                    action[chosen] = np.clip(action[chosen] + change, -1.0, 1.0)
+                    print(f"action[{chosen}] = {action[chosen]:+.2f}")
+            with viewer.lock():
+                info = env.step(env.action_space.sample() if action is None else action)[4]
+                if "summary" in info:
+                    print(dict(zip(SUMMARY, info["summary"].tolist())))
+                    env.reset()
+            viewer.sync()
+            time.sleep(max(0.0, dt - (time.monotonic() - start)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="List the environments, or show a random episode of one.")
+    parser.add_argument("env_id", nargs="?", help="write videos/ENV_ID.gif; with a display, also open MuJoCo's viewer")
+    parser.add_argument("--env-options", nargs="*", default=(), help="the environment's switches, as for rpg.py")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if sys.platform.startswith("linux") and ctypes.util.find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # with a display too: frames by GLFW beside MuJoCo's viewer crash
+    row = "{:24}{:>14}{:>9}{:>9}{:>10}  {:9}{}".format
+    if args.env_id is None:
+        print(row("id", "observation", "encoded", "actions", "decisions", "reward", "options"))
+        for env_id in [*TASKS, METAWORLD + "basketball"]:
+            try:
+                env = make_env(env_id).unwrapped
+            except ValueError as error:  # its package is not installed
+                print(f"{env_id:24}{error}")
+                continue
+            shape = "x".join(map(str, env.observation_space.shape))
+            options = ", ".join(OPTIONS.get(env_id, ()))
+            print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
+        print("encoded: how many of the last observations are object coordinates, for the positional encoding")
+        print("like metaworld-basketball, without its option:", *[name for name in metaworld_ids()])
+        print("and every id of gymnasium.make with bounded continuous actions, for example HalfCheetah-v5")
+        return
+    try:
+        env = make_env(args.env_id, args.seed, "rgb_array", args.env_options)
+    except ValueError as error:
+        sys.exit(f"envs.py: {error}")
+    frames, info = [env.render()], {}
+    while "summary" not in info:
+        info = env.step(env.action_space.sample())[4]
+        frames.append(env.render())
+    path = Path("videos", args.env_id.replace("/", "-").replace(":", "-") + ".gif")
+    save_gif(path, frames, env.metadata.get("render_fps", 25))
+    print(f"{path}: {dict(zip(SUMMARY, info['summary'].tolist()))}")
+    env.close()
+    if os.environ.get("DISPLAY") and hasattr(env.unwrapped, "model"):
+        show(env)
+
+
+if __name__ == "__main__":
+    main()

@@ -419,7 +419,9 @@ if __name__ == "__main__":
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     try:
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
-        obs_dim, act_dim = eval_env.observation_space.shape[0], eval_env.action_space.shape[0]
+        (obs_dim, *image), (act_dim,) = eval_env.observation_space.shape, eval_env.action_space.shape
+        if image:
+            raise ValueError(f"{args.env_id} is seen as images: train on it with rpg_pixels.py")
         object_dim = getattr(eval_env.unwrapped, "object_dim", 0)
         if "num_frequencies" in given and not object_dim:
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
