@@ -44,7 +44,29 @@ HOOP_HEIGHT, HOOP_RADIUS = 0.3, 0.08  # basketball: ball within this radius of a
 THERMOS_RADIUS = 0.12  # stick-pull: thermos handle to goal
 STICK_Y, STICK_Z = 0.04, 0.06  # stick-pull: how far the stick's end may be off the handle
 FRAME_SIZE = 320  # pixels, height and width of a rendered frame
-CAMERA = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}  # degrees; z is up
+
+
+class Scene(gym.Env):
+    """What the simulated tasks here share: frames of `self.model` and `self.data` from the class's free camera."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    camera: dict[str, Any]  # lookat and distance in m, azimuth and elevation in degrees; z is up
+    _renderer = None
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode != "rgb_array":
+            return None
+        if self._renderer is None:
+            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+            self.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
+            self._renderer = MujocoRenderer(self.model, self.data, self.camera, FRAME_SIZE, FRAME_SIZE)
+        return self._renderer.render("rgb_array")
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
 
 def sparse(task_class: type) -> type:
@@ -63,7 +85,7 @@ def sparse(task_class: type) -> type:
     return Sparse
 
 
-class MetaWorld(gym.Env):
+class MetaWorld(Scene):
     """A Meta-World v3 task with sparse reward; fresh random goal and objects at every reset.
 
     Action (4,): [hand xyz, one unit moves the hand's target by 0.01 m; gripper, -1 opens and 1 closes], for 2 calls of
@@ -75,7 +97,9 @@ class MetaWorld(gym.Env):
     Never terminated, not on success either; truncated after 100 decisions.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 40}  # 25 ms a decision
+    metadata = Scene.metadata | {"render_fps": 40}  # 25 ms a decision
+    # Not one of the package's cameras: the corner ones are upside down in v3.
+    camera = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}
     object_dim = 7
 
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
@@ -94,6 +118,7 @@ class MetaWorld(gym.Env):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (39 + self.object_dim,), np.float32)
         self._low, self._high = sim.sawyer_observation_space.low, sim.sawyer_observation_space.high
 
+        self.model, self.data = sim.model, sim.data
         data = sim.data  # what follows are views into the simulator's memory, which stay valid
         self._hand, self._right_claw, self._left_claw = (data.body(b).xpos for b in ("hand", "rightclaw", "leftclaw"))
         self._right_finger, self._left_finger = (data.site(s).xpos for s in ("rightEndEffector", "leftEndEffector"))
@@ -101,7 +126,6 @@ class MetaWorld(gym.Env):
         if task == "stick-pull":
             self._stick, self._stick_quat = data.body("stick").xpos, data.body("stick").xquat
             self._handle, self._stick_end = data.site("insertion").xpos, data.site("stick_end").xpos
-        self._renderer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -190,22 +214,6 @@ class MetaWorld(gym.Env):
             inserted = x >= 0.0 and abs(y) <= STICK_Y and abs(z) <= STICK_Z
             return inserted and math.dist(obs[11:14], self.sim._target_pos) <= THERMOS_RADIUS
         return bool(self.sim.evaluate_state(obs, action)[1]["success"])
-
-    def render(self) -> np.ndarray | None:
-        if self.render_mode != "rgb_array":
-            return None
-        if self._renderer is None:
-            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
-
-            # Not one of the package's cameras: the corner ones are upside down in v3.
-            self.sim.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
-            self._renderer = MujocoRenderer(self.sim.model, self.sim.data, CAMERA, FRAME_SIZE, FRAME_SIZE)
-        return self._renderer.render("rgb_array")
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
 
 def one_line(text: Any) -> str:
