@@ -1,4 +1,5 @@
-"""Environments for RPG: Meta-World's 50 v3 tasks with a sparse reward, and every id that gymnasium.make knows.
+"""Environments for RPG: Meta-World's 50 v3 tasks with a sparse reward, the paper's AntPush and Cabinet tasks, and every
+id that gymnasium.make knows.
 
     make_env("metaworld-basketball", seed=1)        one environment
     make_vector_env("Humanoid-v5", 5, seed=1)       five of them, in this process or in worker processes
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ctypes.util
 import difflib
 import functools
+import importlib.util
 import math
 import os
 import re
@@ -216,6 +218,255 @@ class MetaWorld(Scene):
         return bool(self.sim.evaluate_state(obs, action)[1]["success"])
 
 
+# AntPush: HIRO's maze around the ant; lengths in metres, x to the right, y up, the ant starts at (0, 0)
+MAZE = ("#####", "#..##", "#.B.#", "##.##", "#####")  # rows of cells upwards: wall, free, B the block; ant in (1, 2)
+CELL = 8.0
+WALL_HEIGHT = 4.0
+BLOCK_LIFT = 0.05  # off the floor, whose friction would hold it ...
+BLOCK_SHRINK = 0.99  # ... and off the walls beside it
+BLOCK_MASS = 0.2  # kg; HIRO's 0.0002 kg let a fast ant squeeze it through the wall behind it and reach the goal
+ANT_GEAR = 30.0  # N m at an action of 1
+UPPER_ROOM, UPPER_ROOM_RADIUS = (0.0, 19.0), 5.0
+ANT_EPISODE_LENGTH = 400  # decisions
+
+
+class AntPush(Scene):
+    """HIRO's AntPush with Gymnasium's ant: walk left, up, push the block to the right, and go up into the upper room.
+
+    Straight ahead the distance falls faster at first, but a block pushed up closes the way to the room for good. HIRO's
+    block is heavier here and hangs free of floor and walls (see BLOCK_MASS); the maze and the ant are the same.
+    Action (8,): torques of the ant's motors, for 5 simulator steps of 20 ms.
+    Observation (33,) float32, unscaled as in the official code: qpos 15 (m, quaternion, rad), qvel 14, decisions so far
+      times 0.001, block xyz 3 (m). The official code encodes none of it, so `object_dim` = 0.
+    Reward: -0.1 x distance (m) of torso to (0, 19), as the official code; the paper's "l2 distance" names no factor.
+      sparse: 1.0 if within 5 m of it, else 0.0. info["success"]: within 5 m.
+    Never terminated; truncated after 400 decisions. Start: qpos + U(-0.1, 0.1), qvel 0.1 x N(0, 1), block at rest.
+    """
+
+    metadata = Scene.metadata | {"render_fps": 10}
+    camera = {"lookat": (0.0, 8.0, 0.0), "distance": 38.0, "azimuth": 90.0, "elevation": -75.0}
+    object_dim = 0
+
+    def __init__(self, sparse: bool = False, render_mode: str | None = None) -> None:
+        import mujoco
+
+        self.sparse, self.render_mode, self._mujoco = sparse, render_mode, mujoco
+        spec = mujoco.MjSpec.from_file(str(Path(gym.__file__).parent / "envs/mujoco/assets/ant.xml"))
+        spec.option.timestep = 0.02  # HIRO's; with Runge-Kutta, as in the file
+        for actuator in spec.actuators:
+            actuator.gear[0] = ANT_GEAR
+        box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "conaffinity": 1}  # the ant's own parts have 0
+        slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": False, "damping": 0.0, "armature": 0.0}
+        half, z = CELL / 2.0, WALL_HEIGHT / 2.0
+        for row, cells in enumerate(MAZE):
+            for column, cell in enumerate(cells):
+                x, y = (column - 2) * CELL, (row - 1) * CELL
+                if cell == "#":
+                    spec.worldbody.add_geom(pos=(x, y, z), size=(half, half, z), rgba=(0.4, 0.4, 0.4, 1.0), **box)
+                elif cell == "B":
+                    self._block_rest = np.array((x, y, z + BLOCK_LIFT))
+                    block, side = spec.worldbody.add_body(name="block", pos=self._block_rest), half * BLOCK_SHRINK
+                    block.add_joint(name="block_x", axis=(1, 0, 0), **slide)
+                    block.add_joint(name="block_y", axis=(0, 1, 0), **slide)
+                    block.add_geom(size=(side, side, z), mass=BLOCK_MASS, rgba=(0.9, 0.1, 0.1, 1.0), **box)
+        for geom in spec.geoms:
+            geom.solimp[:3] = 0.995, 0.995, 0.01  # HIRO's: stiffer contacts
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (8,), np.float32)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (33,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:15] += self.np_random.uniform(-0.1, 0.1, 15)
+        self.data.qvel[:14] = 0.1 * self.np_random.standard_normal(14)
+        self._mujoco.mj_forward(self.model, self.data)  # for a frame before the first step
+        self._decisions = 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.data.ctrl[:] = action  # clipped to [-1, 1] by the simulator
+        self._mujoco.mj_step(self.model, self.data, nstep=5)
+        self._decisions += 1
+        distance = math.dist(self.data.qpos[:2].tolist(), UPPER_ROOM)
+        success = float(distance < UPPER_ROOM_RADIUS)
+        reward = success if self.sparse else -0.1 * distance
+        return self._observation(), reward, False, self._decisions >= ANT_EPISODE_LENGTH, {"success": success}
+
+    def _observation(self) -> np.ndarray:
+        block = self._block_rest.copy()
+        block[:2] += self.data.qpos[15:]
+        time = (0.001 * self._decisions,)
+        return np.concatenate((self.data.qpos[:15], self.data.qvel[:14], time, block), dtype=np.float32)
+
+
+# Cabinet: metres, radians, seconds; x to the right, y forward from the arm to the cabinet, z up
+ARM_HOME = (0.0, -0.785, 0.0, -2.45, 0.0, 1.665, 0.0)  # hand level, fingers forward at the handles' height
+CABINET_POSITION = (0.0, 1.0, 0.75)  # its centre; lower, and joint 6 cannot keep the hand level over a door's arc
+BASE_START_LEFT = 0.5  # cabinet-dense: the base starts this far to the left, ManiSkill's; the left handle is nearer
+BASE_START_BACK, BASE_START_YAW = 0.1, 0.05 * math.pi  # ... U(0, .) back (ours), and turned by U(-., .) (ManiSkill's)
+BASE = (("forward", (1, 0, 0), 1.0, 0.5), ("left", (0, 1, 0), 1.0, 0.5), ("yaw", (0, 0, 1), math.pi, math.pi))
+# of the base: name, axis, range to both sides (m or rad), speed at an action of 1 (m/s or rad/s); ManiSkill's speeds
+ARM_SPEED = math.pi  # rad/s
+ARM_DRIVE, BASE_DRIVE = (100.0, 100.0), (1000.0, 500.0)  # velocity drives: N m s/rad and N m, or N s/m and N
+FINGER_DRIVE = (500.0, 70.0)  # position drive, the package's: N/m, N
+FINGER_TRAVEL = 0.04
+FINGERTIP = (0.0, 0.01, 0.08)  # in a finger's frame, y away from the other finger
+DOOR_DAMPING = (1.0, 5.0)  # N m s/rad, U(., .) at each reset; from ManiSkill's U(5, 20) this gripper's fingers slip off
+DOOR_RANGE = 1.57
+FULLY_OPEN, BOTH_OPEN = 0.9, 0.72  # of the range: cabinet-dense, cabinet-sparse
+CABINET_OBS_SCALE = 0.05  # official code, cabinet-sparse
+CABINET_SUBSTEPS, CABINET_TIMESTEP = 10, 0.005  # 20 decisions a second
+CABINET_EPISODE_LENGTH = 60  # decisions
+
+
+def cabinet_model(mobile: bool) -> Any:
+    """mujoco.MjModel: gymnasium-robotics' Franka arm before its kitchen's hinge cabinet, with drives like ManiSkill's.
+
+    Joints and actuators in order: base forward, left, yaw (mobile), arm 7, fingers 2; then the left and right door.
+    """
+    import mujoco
+
+    package = importlib.util.find_spec("gymnasium_robotics")  # its import takes 0.4 s and is not needed
+    if package is None:
+        raise ValueError("the cabinet tasks need gymnasium-robotics: pip install gymnasium-robotics==1.4.2")
+    kitchen = Path(package.submodule_search_locations[0]) / "envs/assets/kitchen_franka"
+    franka, items = kitchen / "franka_assets", kitchen / "kitchen_assets/item_assets"
+    spec = mujoco.MjSpec.from_string(f"""
+        <mujoco>
+          <include file="{franka}/assets.xml"/>
+          <include file="{items}/hingecabinet_asset.xml"/>
+          <compiler inertiafromgeom="auto" inertiagrouprange="3 5" angle="radian" meshdir="{franka}/meshes"
+            texturedir="{kitchen}/kitchen_assets/textures"/>
+          <worldbody>
+            <include file="{franka}/chain.xml"/>
+            <include file="{items}/hingecabinet_chain.xml"/>
+          </worldbody>
+        </mujoco>""")
+    base = spec.body("panda0_link0")
+    base.quat = math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)  # turned to face the cabinet
+    spec.body("hingecab").pos = CABINET_POSITION
+    geoms = [geom for geom in spec.geoms if geom.meshname.endswith("_viz")]
+    for part in geoms + [mesh for mesh in spec.meshes if mesh.name.endswith("_viz")]:
+        part.delete()  # the shapes to look at take 0.5 s to compile and 30 MB; those that collide look alike
+    spec.option.timestep, spec.option.integrator = CABINET_TIMESTEP, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    for body in spec.bodies:
+        body.gravcomp = float(body.name.startswith("panda0"))  # else the arm sags under a velocity drive
+    spec.worldbody.add_light(pos=(0.0, -1.0, 3.0), dir=(0.0, 0.5, -1.0))
+    for name, side in (("leftfinger", 1.0), ("rightfinger", -1.0)):
+        spec.body(f"panda0_{name}").add_site(name=name, pos=(FINGERTIP[0], side * FINGERTIP[1], FINGERTIP[2]))
+
+    def drive(joint: Any, speed: float, gains: tuple[float, float]) -> None:
+        actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gainprm[0] = gains[0]
+        actuator.forcerange = -gains[1], gains[1]
+        if speed:  # force = gain (target speed - speed)
+            actuator.biasprm[2], actuator.ctrlrange = -gains[0], (-speed, speed)
+        else:  # force = gain (target position - position)
+            actuator.biasprm[1], actuator.ctrlrange = -gains[0], (0.0, FINGER_TRAVEL)
+
+    for name, axis, reach, speed in BASE if mobile else ():
+        kind = mujoco.mjtJoint.mjJNT_HINGE if name == "yaw" else mujoco.mjtJoint.mjJNT_SLIDE
+        drive(base.add_joint(name=name, type=kind, axis=axis, range=(-reach, reach)), speed, BASE_DRIVE)
+    for i in range(1, 8):
+        joint = spec.joint(f"robot:panda0_joint{i}")
+        joint.damping, joint.armature = 2.0, 0.1
+        drive(joint, ARM_SPEED, ARM_DRIVE)
+    for i in (1, 2):
+        joint = spec.joint(f"robot:panda0_finger_joint{i}")
+        joint.damping, joint.armature = 5.0, 0.1
+        drive(joint, 0.0, FINGER_DRIVE)
+    for joint in spec.joints:  # hard ends: with the default ones, doors were pushed 0.17 rad into the cabinet
+        joint.solref_limit[0], joint.solimp_limit[:3] = 2.0 * CABINET_TIMESTEP, (0.99, 0.999, 0.001)
+    model = spec.compile()
+    model.geom_group[model.geom_group == 3] = 2  # groups 0 to 2 are drawn: the robot's collision shapes are to be
+    return model
+
+
+class Cabinet(Scene):
+    """A Franka arm and gripper open the two hinged doors of a cabinet; in place of ManiSkill's cabinet 1018.
+
+    Action (9,) or (12,) for 50 ms: [base's forward, left and yaw speed (mobile only); arm's speeds 7; fingers 2, -1
+      closed and 1 open]. The paper's "9 dof" and "12 dof"; the official code has 12 in both (base with a lift, one
+      number for the gripper) and in the sparse task blocks the base by joint limits.
+    Observation, from state = [end effector xyz 3 (m), openings of left and right door 2 (rad)] and rest = [robot qpos,
+      robot qvel, doors' speeds 2 (rad/s), left and right handle xyz 6 (m)], where the official code has 75 numbers:
+      sparse (36,) float32: 0.05 x [state, rest], then state raw, `object_dim` = 5; dense (37,): [state, rest], none.
+    Reward, cabinet-sparse: 1.0 while both doors are open by 0.72 of their range, the official rule (the paper says
+      "fully opened"), else 0.0. cabinet-dense, the official formula: sum over doors of min(opening / 0.9 range, 1), + 2
+      if the right door is open by 0.9 of its range, + 1 if the left one is, - 2 x the fingertips' mean distance (m) to
+      the nearer handle. info["success"] there: right door open by 0.9.
+    Never terminated; truncated after 60 decisions. A reset draws the doors' damping and, if mobile, the base's place.
+    """
+
+    metadata = Scene.metadata | {"render_fps": 20}
+    camera = {"lookat": (-0.1, 0.4, 0.55), "distance": 2.4, "azimuth": 60.0, "elevation": -30.0}
+
+    def __init__(self, mobile: bool = False, render_mode: str | None = None) -> None:
+        import mujoco
+
+        self.mobile, self.render_mode, self._mujoco = mobile, render_mode, mujoco
+        self.model = model = cabinet_model(mobile)
+        self.data = data = mujoco.MjData(model)
+        self.object_dim = 0 if mobile else 5
+        size = model.nu
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (13 + 2 * size + self.object_dim,), np.float32)
+        low, high = model.actuator_ctrlrange.T
+        self._ctrl_mean, self._ctrl_scale = (high + low) / 2.0, (high - low) / 2.0
+        self._hand = data.site("end_effector").xpos  # views into the simulator's memory
+        self._handles = [data.site(f"hinge_site{i}").xpos for i in (1, 2)]
+        self._fingers = [data.site(f"{side}finger").xpos for side in ("left", "right")]
+        self._door_dofs = model.jnt_dofadr[-2:]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._mujoco.mj_resetData(self.model, self.data)
+        self.model.dof_damping[self._door_dofs] = self.np_random.uniform(*DOOR_DAMPING, 2)
+        robot = self.data.qpos[: self.model.nu]
+        if self.mobile:
+            back, yaw = self.np_random.uniform((0.0, -BASE_START_YAW), (BASE_START_BACK, BASE_START_YAW))
+            robot[:3] = -back, BASE_START_LEFT, yaw
+        robot[-9:-2], robot[-2:] = ARM_HOME, FINGER_TRAVEL
+        self._mujoco.mj_forward(self.model, self.data)
+        self._decisions = 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.data.ctrl[:] = self._ctrl_mean + self._ctrl_scale * action  # the simulator clips them to their ranges
+        self._mujoco.mj_step(self.model, self.data, nstep=CABINET_SUBSTEPS)
+        self._mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions one substep behind
+        self._decisions += 1
+        left, right = (abs(angle) / DOOR_RANGE for angle in self.data.qpos[-2:].tolist())
+        if self.mobile:
+            success = float(right >= FULLY_OPEN)
+            fingers, handles = ([point.tolist() for point in points] for points in (self._fingers, self._handles))
+            distances = [sum(math.dist(finger, handle) for finger in fingers) for handle in handles]
+            doors = min(left / FULLY_OPEN, 1.0) + min(right / FULLY_OPEN, 1.0)
+            reward = doors + 2.0 * success + float(left >= FULLY_OPEN) - min(distances)  # 2 x mean of two fingers
+        else:
+            reward = success = float(min(left, right) >= BOTH_OPEN)
+        return self._observation(), reward, False, self._decisions >= CABINET_EPISODE_LENGTH, {"success": success}
+
+    def _observation(self) -> np.ndarray:
+        qpos, qvel, signs = self.data.qpos, self.data.qvel, (-1.0, 1.0)  # the left door opens to negative angles
+        state = np.concatenate((self._hand, qpos[-2:] * signs))
+        features = np.concatenate((state, qpos[:-2], qvel[:-2], qvel[-2:] * signs, *self._handles))
+        if self.mobile:
+            return features.astype(np.float32)
+        return np.concatenate((features * CABINET_OBS_SCALE, state), dtype=np.float32)
+
+
+TASKS: dict[str, Any] = {  # environment id -> what makes it; all take render_mode
+    "ant-push": AntPush,
+    "ant-push-sparse": functools.partial(AntPush, sparse=True),
+    "cabinet-sparse": Cabinet,
+    "cabinet-dense": functools.partial(Cabinet, mobile=True),
+}
+
+
 def one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
@@ -231,7 +482,7 @@ def metaworld_ids() -> list[str]:
 def unknown_id(env_id: str) -> ValueError:
     if env_id.startswith(METAWORLD) and not metaworld_ids():
         return ValueError(f"{env_id} needs Meta-World: pip install metaworld==3.1.1")
-    nearest = difflib.get_close_matches(env_id, [*metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
+    nearest = difflib.get_close_matches(env_id, [*TASKS, *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
     return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(nearest)}")
 
 
@@ -321,6 +572,8 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
             if env_id not in metaworld_ids():
                 raise unknown_id(env_id)
             env = MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
+        elif env_id in TASKS:
+            env = TASKS[env_id](render_mode=render_mode)
         else:
             env = make_gymnasium(env_id, render_mode)
         env = EpisodeSummary(env)
