@@ -1,11 +1,13 @@
-"""Environments for RPG: Meta-World's 50 v3 tasks with a sparse reward, the paper's maze, and every id that
-gymnasium.make knows.
+"""Environments for RPG: the paper's tasks, and every id that gymnasium.make knows.
 
     make_env("metaworld-basketball", seed=1)        one environment
     make_vector_env("Humanoid-v5", 5, seed=1)       five of them, in this process or in worker processes
+    python envs.py                                  lists the ids of this file with their sizes
+    python envs.py ant-push                         shows an episode of one
 
-Every environment has a 1-D action space [-1, 1] and a 1-D float32 observation. What a user can get wrong (an unknown
-id, a missing package, discrete actions, no renderer) raises ValueError with one line that names the fix.
+Every environment has a 1-D action space [-1, 1] and a 1-D float32 observation; block-push-pixels alone is seen as an
+image. What a user can get wrong (an unknown id, a missing package, discrete actions, no renderer) raises ValueError
+with one line that names the fix.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import contextlib
 import ctypes.util
 import difflib
 import functools
-import importlib
+import importlib.util
 import io
 import math
 import os
@@ -35,92 +37,28 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and ctypes
     os.environ.setdefault("MUJOCO_GL", "egl")
 
 FRAME_SIZE = 320  # pixels, height and width of a rendered frame
-METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
-OPTIONS = {  # environment id -> its switches
-    "maze": tuple(f"goal={x},{y}" for x in range(5) for y in range(5)),  # reward 1 in that cell; without: no reward
-    "metaworld-basketball": ("fixed-ball",),  # ball at (0, .6, .03) m as in the paper's v2 task; the basket is random
-    "adroit-door": ("strict",),  # the package's thresholds of success in place of the paper's
-    "adroit-hammer": ("strict",),
-    "block-push": ("random-blocks",),  # blocks and goals anywhere, new at every reset
-    "block-push-1": ("random-blocks",),
-    "block-push-pixels": ("random-blocks",),
-}
-
-# Meta-World: lengths in metres, thresholds of success as in metaworld 3.1.1
-ACTION_REPEAT = 2  # simulator calls a decision, each 5 substeps of 2.5 ms
-OBS_SCALE = 0.05  # official code: on the package's 39 numbers
-COORDINATE_SCALE = 0.4  # official code: object coordinates are divided by it before symlog
-GRIPPER_RANGE = 0.1  # distance between the claws that is observed as an opening of 1
-FIXED_BALL_XY = (0.0, 0.6)
-HOOP_HEIGHT, HOOP_RADIUS = 0.3, 0.08  # basketball: ball within this radius of a point above the hoop, z errors doubled
-THERMOS_RADIUS = 0.12  # stick-pull: thermos handle to goal
-STICK_Y, STICK_Z = 0.04, 0.06  # stick-pull: how far the stick's end may be off the handle
-
-# Maze: units of length, the centre of the maze at the origin; a cell (x, y), 0..4, is 2 x 2
-MAZE_CELLS, MAZE_HALF, MAZE_GAP = 5, 5.0, 0.4  # cells a side; half of the side; width of a passage between cells
-MAZE_CLOSED_BELOW = {(0, 2), (1, 2), (3, 2), (4, 2), (1, 3), (3, 3)}  # no passage on the side towards lower y
-MAZE_CLOSED_LEFT = {(1, 0), (2, 0), (3, 1), (4, 1), (2, 3), (4, 3), (1, 4), (2, 4), (3, 4), (4, 4)}  # towards lower x
-MAZE_STEP, MAZE_LENGTH = 0.25, 50  # largest move along each axis; decisions an episode
-MAZE_MARGIN = 1e-6  # how far from a wall a move stops
-
-# Adroit: the package's models
-ADROIT_STEPS = 10  # simulator steps of 2 ms a decision: the paper's action repeat 2, of the package's 5
-DOOR_ANGLE = {"paper": 1.0, "strict": 1.35}  # rad; official code, package
-NAIL_DISTANCE = {"paper": 0.02, "strict": 0.01}  # m, from the nail to where it is driven in
-PEN_DISTANCE, PEN_COSINE = 0.075, 0.95  # m, and of the angle to the wanted direction
-BALL_DISTANCE = 0.1  # m, from the ball to its target
-
-# BlockPush, official code: metres, seconds, newtons
-BLOCK_STEPS, BLOCK_TIMESTEP = 8, 0.01  # simulator steps a decision
-BLOCK_HALF, BLOCK_DENSITY = 0.2, 1000.0  # cubes of 0.4 m, 64 kg; the pusher is one too
-SLIDER_RANGE, SLIDER_DAMPING = 1.8, 5000.0  # of a block's centre; the pusher has no damping
-WALL_CENTER, WALL_HALF = 2.1, 0.1
-PUSHER_SPEED = 4.0  # m/s, at an action of 1
-PUSHER_GAIN, PUSHER_FORCE = 6400.0, 25000.0  # ours: N per m/s of speed error, and the most it pushes with
-PUSHER_START = (0.0, -1.4)
-BLOCK_STARTS, BLOCK_GOALS = ((-1.2, 0.0), (0.0, 0.0)), ((-1.4, 1.4), (0.0, 1.4))
-BLOCK_TOLERANCE = 0.2  # from a block to its goal
-RANDOM_RANGE, RANDOM_GAP = 1.2, 0.6  # random-blocks: centres in +-range; each two `gap` apart in x or in y
-BLOCK_COLORS = ((0.25, 0.25, 0.75), (0.25, 0.75, 0.25))  # the paper's blue and green, and its red pusher
-PUSHER_COLOR, FLOOR_COLOR, WALL_COLOR = (0.75, 0.25, 0.25), (0.9, 0.9, 0.9), (0.4, 0.4, 0.4)
-PIXELS = 64  # a side of the image
-
-CHEETAH_STEPS, CHEETAH_GOAL = 5, -10.0  # simulator steps of 10 ms a decision; m. The paper gives no numbers
-
-
-def sparse(task_class: type) -> type:
-    """The package's task without the costly parts of its dense reward that `info["success"]` does not read."""
-
-    class Sparse(task_class):
-        def _reset_hand(self, steps: int = 50) -> None:
-            super()._reset_hand(steps if self._freeze_rand_vec else 1)  # a reset's first pass wants only the layout
-
-        def _gripper_caging_reward(self, *args: Any, **kwargs: Any) -> float:
-            return 0.0
-
-        if task_class.__name__ != "SawyerStickPushEnvV3":  # stick-push alone needs the grasp for its success
-            touching_main_object = False
-
-    return Sparse
+OBS_SCALE = 0.05  # official code: on the observations of Meta-World, Adroit and cabinet-sparse
 
 
 class Task(gym.Env):
-    """What our MuJoCo tasks share: the spaces, a 0/1 reward that is also the success, the time limit, and the video.
+    """What the tasks simulated by MuJoCo share: the spaces, the time limit, what a step returns, and the video.
 
-    Subclasses set `horizon` (decisions) and `camera`: the name of one of the model's, or the entries of an MjvCamera
-    (metres, degrees; z is up). Never terminated, not on success either. Actions beyond [-1, 1] are clipped: by MuJoCo,
-    whose ctrlrange they are, or in `step`.
+    Never terminated, not on success either. Actions beyond [-1, 1] are clipped: by MuJoCo, to the actuators' ranges, or
+    in `step`.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = {"render_modes": ["rgb_array"]}  # and render_fps, decisions a second
+    horizon: int  # decisions an episode
+    substeps: int  # simulator steps a decision
+    camera: str | dict[str, Any]  # one of the model's, or lookat and distance in m, azimuth and elevation in degrees
     object_dim = 0  # how many raw coordinates the observation ends in, for the script's positional encoding
-    rewards = "sparse"
+    rewards = "sparse"  # 0/1, the success; else "dense"
 
-    def __init__(self, model: Any, data: Any, act_dim: int, obs_dim: int, dt: float, render_mode: str | None) -> None:
-        import mujoco
+    def __init__(self, model: Any, data: Any, act_dim: int, obs_dim: int, render_mode: str | None) -> None:
+        import mujoco  # here: users of other environments should not wait for it
 
         self.model, self.data, self.render_mode, self._mujoco = model, data, render_mode, mujoco
-        self.metadata = self.metadata | {"render_fps": round(1.0 / dt)}  # dt: seconds a decision
+        self.metadata = self.metadata | {"render_fps": round(1.0 / (self.substeps * model.opt.timestep))}
         self.action_space = gym.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
         self._renderer = None
@@ -131,11 +69,12 @@ class Task(gym.Env):
         self._mujoco.mj_resetData(self.model, self.data)
         self._decisions = 0
 
-    def _end(self, obs: np.ndarray, success: bool) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """What every step returns."""
+    def _end(self, obs: np.ndarray, success: bool, reward: float | None = None) -> tuple:
+        """What every step returns; in a sparse task the success is the reward."""
         self._decisions += 1
-        reward = float(success)
-        return obs, reward, False, self._decisions >= self.horizon, {"success": reward}
+        success = float(success)
+        reward = success if reward is None else reward
+        return obs, reward, False, self._decisions >= self.horizon, {"success": success}
 
     def render(self) -> np.ndarray | None:
         if self.render_mode != "rgb_array":
@@ -154,6 +93,32 @@ class Task(gym.Env):
             self._renderer = None
 
 
+# Meta-World: lengths in metres, thresholds of success as in metaworld 3.1.1
+ACTION_REPEAT = 2  # simulator calls a decision, each 5 steps of 2.5 ms
+COORDINATE_SCALE = 0.4  # official code: object coordinates are divided by it before symlog
+GRIPPER_RANGE = 0.1  # distance between the claws that is observed as an opening of 1
+FIXED_BALL_XY = (0.0, 0.6)
+HOOP_HEIGHT, HOOP_RADIUS = 0.3, 0.08  # basketball: ball within this radius of a point above the hoop, z errors doubled
+THERMOS_RADIUS = 0.12  # stick-pull: thermos handle to goal
+STICK_Y, STICK_Z = 0.04, 0.06  # stick-pull: how far the stick's end may be off the handle
+
+
+def sparse(task_class: type) -> type:
+    """The package's task without the costly parts of its dense reward that `info["success"]` does not read."""
+
+    class Sparse(task_class):
+        def _reset_hand(self, steps: int = 50) -> None:
+            super()._reset_hand(steps if self._freeze_rand_vec else 1)  # a reset's first pass wants only the layout
+
+        def _gripper_caging_reward(self, *args: Any, **kwargs: Any) -> float:
+            return 0.0
+
+        if task_class.__name__ != "SawyerStickPushEnvV3":  # stick-push alone needs the grasp for its success
+            touching_main_object = False
+
+    return Sparse
+
+
 class MetaWorld(Task):
     """A Meta-World v3 task with sparse reward; fresh random goal and objects at every reset.
 
@@ -166,17 +131,16 @@ class MetaWorld(Task):
     Truncated after 100 decisions.
     """
 
-    horizon = 100
-    object_dim = 7
+    horizon, substeps, object_dim = 100, 5 * ACTION_REPEAT, 7
     # Not one of the package's cameras: the corner ones are upside down in v3.
     camera = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}
 
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # here: users of other environments should not wait for it
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # here, as above
 
         self.task = task
         self.sim = sim = sparse(ALL_V3_ENVIRONMENTS[f"{task}-v3"])()
-        super().__init__(sim.model, sim.data, 4, 39 + self.object_dim, ACTION_REPEAT * sim.dt, render_mode)
+        super().__init__(sim.model, sim.data, 4, 39 + self.object_dim, render_mode)
         sim._partially_observable = False  # show the goal ...
         sim.__dict__.pop("sawyer_observation_space", None)  # ... which bounds cached while it was hidden would clip
         sim._freeze_rand_vec, sim.seeded_rand_vec, sim._set_task_called = False, True, True  # new goals, from our seed
@@ -279,16 +243,23 @@ class MetaWorld(Task):
         return bool(self.sim.evaluate_state(obs, action)[1]["success"])
 
 
+# Adroit: the package's models
+DOOR_ANGLE = {"paper": 1.0, "strict": 1.35}  # rad; official code, package
+NAIL_DISTANCE = {"paper": 0.02, "strict": 0.01}  # m, from the nail to where it is driven in
+PEN_DISTANCE, PEN_COSINE = 0.075, 0.95  # m, and of the angle to the wanted direction
+BALL_DISTANCE = 0.1  # m, from the ball to its target
+
+
 class Adroit(Task):
     """gymnasium-robotics' Adroit hand, with the task's XML, reset and 24 to 30 position actuators.
 
     Action (28,) door, (26,) hammer, (24,) pen, (30,) relocate: target positions, [-1, 1] over each actuator's range,
       for 20 ms. The paper says 26 for the door too; package and official code have 28.
     Observation, float32, m and rad; after the `;` raw, for the positional encoding:
-      door (37,): [hand's joints 27, palm 3] * 0.05; hinge 1, handle 3 (it turns with the latch), palm - handle 3
-      hammer (64,): [palm 3, tool 3, nail 3, package's 46] * 0.05; palm, tool, nail
-      pen (51,): package's 45 * 0.05; pen - its target 3, pen's direction 3
-      relocate (45,): package's 39 * 0.05; palm - ball 3, ball - target 3
+      door (37,): [hand's joints 27, palm 3] x 0.05; hinge 1, handle 3 (it turns with the latch), palm - handle 3
+      hammer (64,): [palm 3, tool 3, nail 3, package's 46] x 0.05; palm, tool, nail
+      pen (51,): package's 45 x 0.05; pen - its target 3, pen's direction 3
+      relocate (45,): package's 39 x 0.05; palm - ball 3, ball - target 3
       Door and hammer as in the official code. The paper does not have the others: their last six are our choice.
     Reward: 1.0 if at the decision's end the hinge is at 1.0 rad or more, or the nail within 0.02 m, as in the official
       code ("strict": the package's 1.35 rad, 0.01 m); pen and relocate have the package's thresholds. The paper gives
@@ -298,21 +269,17 @@ class Adroit(Task):
     decision of none of 200: holding it there is the task.
     """
 
+    substeps = 10  # of 2 ms: the paper's action repeat 2, of the package's 5
     camera = {"lookat": (0.0, -0.1, 0.2), "distance": 1.1, "azimuth": 60.0, "elevation": -25.0}
 
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):  # a notice about its dense rewards, in every process
-                module = importlib.import_module(f"gymnasium_robotics.envs.adroit_hand.adroit_{task}")
-        except ImportError as error:
-            message = f"adroit-{task} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2"
-            raise ValueError(message) from error
+        with contextlib.redirect_stderr(io.StringIO()):  # a notice about its dense rewards, in every process
+            module = importlib.import_module(f"gymnasium_robotics.envs.adroit_hand.adroit_{task}")
         self.task, self.horizon = task, 125 if task == "hammer" else 100
         self.object_dim = {"door": 7, "hammer": 9, "pen": 6, "relocate": 6}[task]
         self.sim = sim = getattr(module, f"AdroitHand{task.title()}Env")()
         state_dim = {"door": 30, "hammer": 55, "pen": 45, "relocate": 39}[task]
-        dt = ADROIT_STEPS * sim.model.opt.timestep
-        super().__init__(sim.model, sim.data, sim.model.nu, state_dim + self.object_dim, dt, render_mode)
+        super().__init__(sim.model, sim.data, sim.model.nu, state_dim + self.object_dim, render_mode)
         self._threshold = "strict" if "strict" in options else "paper"
         if task == "hammer":
             self._tool, self._nail_goal = sim.data.site("tool").xpos, sim.data.site("nail_goal").xpos
@@ -324,7 +291,7 @@ class Adroit(Task):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.data.ctrl[:] = self.sim.act_mean + self.sim.act_rng * action
-        self._mujoco.mj_step(self.model, self.data, nstep=ADROIT_STEPS)
+        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         obs = self.sim._get_obs()  # as in the package, positions in space are one simulator step old
         return self._end(self._observation(obs), self._success(obs))
 
@@ -350,6 +317,48 @@ class Adroit(Task):
         return math.hypot(*obs[36:39]) < BALL_DISTANCE
 
 
+# BlockPush, official code: metres, seconds, newtons
+BLOCK_TIMESTEP = 0.01
+BLOCK_HALF, BLOCK_DENSITY = 0.2, 1000.0  # cubes of 0.4 m, 64 kg; the pusher is one too
+SLIDER_RANGE, SLIDER_DAMPING = 1.8, 5000.0  # of a block's centre; the pusher has no damping
+WALL_CENTER, WALL_HALF = 2.1, 0.1
+PUSHER_SPEED = 4.0  # m/s, at an action of 1
+PUSHER_GAIN, PUSHER_FORCE = 6400.0, 25000.0  # ours: N per m/s of speed error, and the most it pushes with
+PUSHER_START = (0.0, -1.4)
+BLOCK_STARTS, BLOCK_GOALS = ((-1.2, 0.0), (0.0, 0.0)), ((-1.4, 1.4), (0.0, 1.4))
+BLOCK_TOLERANCE = 0.2  # from a block to its goal
+RANDOM_RANGE, RANDOM_GAP = 1.2, 0.6  # random-blocks: centres in +-range; each two `gap` apart in x or in y
+BLOCK_COLORS = ((0.25, 0.25, 0.75), (0.25, 0.75, 0.25))  # the paper's blue and green, and its red pusher
+PUSHER_COLOR, FLOOR_COLOR, WALL_COLOR = (0.75, 0.25, 0.25), (0.9, 0.9, 0.9), (0.4, 0.4, 0.4)
+PIXELS = 64  # a side of the image
+
+
+def block_push_model(n: int) -> Any:
+    """mujoco.MjModel with `n` blocks; qpos: x, y of each block, then of the pusher (m)."""
+    import mujoco
+
+    spec = mujoco.MjSpec()
+    spec.option.timestep, spec.option.gravity = BLOCK_TIMESTEP, (0.0, 0.0, 0.0)
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "condim": 1}  # condim 1: no friction
+    slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": True, "range": (-SLIDER_RANGE, SLIDER_RANGE)}
+    for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        size = [WALL_HALF if side else WALL_CENTER + WALL_HALF for side in (x, y)]
+        spec.worldbody.add_geom(pos=(x * WALL_CENTER, y * WALL_CENTER, 0.0), size=[*size, BLOCK_HALF], **box)
+    names, colors = [*(f"block{i}" for i in range(n)), "pusher"], (*BLOCK_COLORS[:n], PUSHER_COLOR)
+    for name, color in zip(names, colors):
+        body, damping = spec.worldbody.add_body(name=name), 0.0 if name == "pusher" else SLIDER_DAMPING
+        body.add_geom(size=[BLOCK_HALF] * 3, density=BLOCK_DENSITY, rgba=[*color, 1.0], **box)
+        for axis in ("x", "y"):
+            body.add_joint(name=name + axis, axis=(axis == "x", axis == "y", 0.0), damping=damping, **slide)
+    for axis in ("x", "y"):  # force = gain * (speed * action - velocity)
+        motor = spec.add_actuator(target=f"pusher{axis}", trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        motor.gainprm[0], motor.biastype = PUSHER_GAIN * PUSHER_SPEED, mujoco.mjtBias.mjBIAS_AFFINE
+        motor.biasprm[2], motor.forcelimited, motor.forcerange = -PUSHER_GAIN, True, (-PUSHER_FORCE, PUSHER_FORCE)
+        motor.ctrllimited, motor.ctrlrange = True, (-1.0, 1.0)
+    return spec.compile()
+
+
 def paint(image: np.ndarray, center: Sequence[float], half: float, color: Sequence[float]) -> None:
     """Blend a square (m) into a float image (N, N, 3) of BlockPush's arena: each pixel by the share that it covers, so
     that motions of less than a pixel (7 cm) show. Row 0 is the largest y."""
@@ -370,48 +379,26 @@ class BlockPush(Task):
     Action (2,): the pusher's velocity, one unit 4 m/s, for 80 ms (10 ms to get there). The official code overwrites the
       velocity before each simulator step; a velocity actuator, our choice, stays out of the blocks at any time step.
     Observation (8n + 6,) float32, m and m/s: [positions of the blocks 2n, velocities 2n, goals - positions 2n, pusher's
-      position 2, velocity 2] * 0.1; then raw, for the positional encoding, positions / 2 of blocks 2n and pusher 2.
+      position 2, velocity 2] x 0.1; then raw, for the positional encoding, positions / 2 of blocks 2n and pusher 2.
       As in the official code, which puts the encoding first.
     Reward: 1.0 if every block is within 0.2 m of its goal, else 0.0. The official info counts the blocks, ours is 0/1.
     Truncated after 60 decisions. As in the official code every episode starts alike; "random-blocks" draws blocks and
     goals. Frames are drawn by NumPy: no OpenGL.
     """
 
-    horizon = 60
+    horizon, substeps = 60, 8
 
     def __init__(self, n: int, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
-        self.n, self.object_dim, self._random = n, 2 * n + 2, "random-blocks" in options
-        model, data = self._simulator()
-        super().__init__(model, data, 2, 8 * n + 6, BLOCK_STEPS * BLOCK_TIMESTEP, render_mode)
-        self._qpos, self._blocks, self._pusher = data.qpos, data.qpos[:-2], data.qpos[-2:]  # views
-        self._velocities, self._pusher_velocity, self._ctrl = data.qvel[:-2], data.qvel[-2:], data.ctrl
-        self._scale = np.repeat((0.1, 0.5), (6 * n + 4, 2 * n + 2)).astype(np.float32)
-
-    def _simulator(self) -> tuple[Any, Any]:
-        """qpos: x, y of each block, then of the pusher (m)."""
         import mujoco
 
-        spec, mj = mujoco.MjSpec(), mujoco
-        spec.option.timestep, spec.option.gravity = BLOCK_TIMESTEP, (0.0, 0.0, 0.0)
-        spec.option.integrator = mj.mjtIntegrator.mjINT_IMPLICITFAST
-        box = dict(type=mj.mjtGeom.mjGEOM_BOX, condim=1)  # condim 1: no friction
-        for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            size = [WALL_HALF if side else WALL_CENTER + WALL_HALF for side in (x, y)]
-            spec.worldbody.add_geom(pos=(x * WALL_CENTER, y * WALL_CENTER, 0.0), size=[*size, BLOCK_HALF], **box)
-        for name in [*(f"block{i}" for i in range(self.n)), "pusher"]:
-            body, damping = spec.worldbody.add_body(name=name), 0.0 if name == "pusher" else SLIDER_DAMPING
-            color = PUSHER_COLOR if name == "pusher" else BLOCK_COLORS[int(name[-1])]
-            body.add_geom(size=[BLOCK_HALF] * 3, density=BLOCK_DENSITY, rgba=[*color, 1.0], **box)
-            for axis in ("x", "y"):
-                slide = dict(type=mj.mjtJoint.mjJNT_SLIDE, axis=(axis == "x", axis == "y", 0.0), damping=damping)
-                body.add_joint(name=name + axis, limited=True, range=(-SLIDER_RANGE, SLIDER_RANGE), **slide)
-        for axis in ("x", "y"):  # force = gain * (speed * action - velocity)
-            motor = spec.add_actuator(target=f"pusher{axis}", trntype=mj.mjtTrn.mjTRN_JOINT)
-            motor.gainprm[0], motor.biastype = PUSHER_GAIN * PUSHER_SPEED, mj.mjtBias.mjBIAS_AFFINE
-            motor.biasprm[2], motor.forcelimited, motor.forcerange = -PUSHER_GAIN, True, (-PUSHER_FORCE, PUSHER_FORCE)
-            motor.ctrllimited, motor.ctrlrange = True, (-1.0, 1.0)
-        model = spec.compile()
-        return model, mj.MjData(model)
+        self.n, self.object_dim, self._random = n, 2 * n + 2, "random-blocks" in options
+        model = block_push_model(n)
+        data = mujoco.MjData(model)
+        super().__init__(model, data, 2, 8 * n + 6, render_mode)
+        self._positions, self._ctrl = data.qpos.reshape(-1, 2), data.ctrl  # views into the simulator's memory
+        self._blocks, self._to_goals = self._positions[:-1], np.empty((n, 2))
+        state = data.qpos[:-2], data.qvel[:-2], self._to_goals.ravel(), data.qpos[-2:], data.qvel[-2:], data.qpos
+        self._state, self._scale = state, np.repeat((0.1, 0.5), (6 * n + 4, 2 * n + 2)).astype(np.float32)
 
     def _layout(self) -> np.ndarray:
         """(2n, 2): blocks, then goals."""
@@ -427,21 +414,19 @@ class BlockPush(Task):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         layout = self._layout()
-        self._goals = layout[self.n :].ravel()
-        self._qpos[:] = *layout[: self.n].ravel(), *PUSHER_START
+        self._goals, self._positions[:] = layout[self.n :], (*layout[: self.n], PUSHER_START)
         self._mujoco.mj_forward(self.model, self.data)
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._ctrl[:] = action
-        self._mujoco.mj_step(self.model, self.data, nstep=BLOCK_STEPS)
-        obs, to_goals = self._observation(), self._to_goals.tolist()
-        return self._end(obs, all(math.hypot(x, y) <= BLOCK_TOLERANCE for x, y in zip(to_goals[::2], to_goals[1::2])))
+        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        distances = map(math.dist, self._blocks.tolist(), self._goals.tolist())
+        return self._end(self._observation(), max(distances) <= BLOCK_TOLERANCE)
 
     def _observation(self) -> np.ndarray:
-        self._to_goals = self._goals - self._blocks
-        parts = (self._blocks, self._velocities, self._to_goals, self._pusher, self._pusher_velocity, self._qpos)
-        obs = np.concatenate(parts, dtype=np.float32)
+        np.subtract(self._goals, self._blocks, out=self._to_goals)
+        obs = np.concatenate(self._state, dtype=np.float32)
         obs *= self._scale
         return obs
 
@@ -449,14 +434,14 @@ class BlockPush(Task):
         """(size, size, 3) floats: walls, floor, goals as lighter blocks 1.2 times as large. x to the right, y up."""
         image = np.full((size, size, 3), 255.0 * np.array(WALL_COLOR), np.float32)
         paint(image, (0.0, 0.0), WALL_CENTER - WALL_HALF, FLOOR_COLOR)
-        for i, color in enumerate(BLOCK_COLORS[: self.n]):
-            paint(image, self._goals[2 * i : 2 * i + 2].tolist(), 1.2 * BLOCK_HALF, (np.array(color) + 1.0) / 2.0)
+        for goal, color in zip(self._goals.tolist(), BLOCK_COLORS):
+            paint(image, goal, 1.2 * BLOCK_HALF, (np.array(color) + 1.0) / 2.0)
         return image
 
     def _draw(self, image: np.ndarray) -> np.ndarray:
         """A background, painted over with blocks and pusher, as uint8."""
-        for i, color in enumerate((*BLOCK_COLORS[: self.n], PUSHER_COLOR)):
-            paint(image, self._qpos[2 * i : 2 * i + 2].tolist(), BLOCK_HALF, color)
+        for center, color in zip(self._positions.tolist(), (*BLOCK_COLORS[: self.n], PUSHER_COLOR)):
+            paint(image, center, BLOCK_HALF, color)
         return np.rint(image).astype(np.uint8)
 
     def render(self) -> np.ndarray | None:
@@ -480,10 +465,12 @@ class BlockPushPixels(BlockPush):
         return super().reset(**kwargs)
 
     def _observation(self) -> np.ndarray:
-        self._to_goals = self._goals - self._blocks
         if self._empty is None:  # what stays as it is for an episode is drawn once
             self._empty = self._background(PIXELS)
         return self._draw(self._empty.copy())
+
+
+CHEETAH_GOAL = -10.0  # m
 
 
 class CheetahBack(Task):
@@ -495,15 +482,14 @@ class CheetahBack(Task):
     actions drift backwards, by up to 7 m in 500 episodes.
     """
 
-    horizon = 200
+    horizon, substeps = 200, 5
     camera = "track"  # at its side, 3 m away; it follows
 
     def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
         self.sim = sim = HalfCheetahEnv()
-        dt = CHEETAH_STEPS * sim.model.opt.timestep
-        super().__init__(sim.model, sim.data, sim.model.nu, sim.model.nq + sim.model.nv, dt, render_mode)
+        super().__init__(sim.model, sim.data, sim.model.nu, sim.model.nq + sim.model.nv, render_mode)
         self._qpos, self._qvel, self._ctrl = sim.data.qpos, sim.data.qvel, sim.data.ctrl
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
@@ -514,21 +500,237 @@ class CheetahBack(Task):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._ctrl[:] = action
-        self._mujoco.mj_step(self.model, self.data, nstep=CHEETAH_STEPS)
+        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         obs = np.concatenate((self._qpos, self._qvel), dtype=np.float32)
         return self._end(obs, self._qpos[0] <= CHEETAH_GOAL)
 
 
-TASKS = {  # environment id -> its class and what that wants first
-    "adroit-door": (Adroit, "door"),
-    "adroit-hammer": (Adroit, "hammer"),
-    "adroit-pen": (Adroit, "pen"),
-    "adroit-relocate": (Adroit, "relocate"),
-    "block-push": (BlockPush, 2),
-    "block-push-1": (BlockPush, 1),
-    "block-push-pixels": (BlockPushPixels,),
-    "cheetah-back": (CheetahBack,),
-}
+# AntPush: HIRO's maze around the ant; lengths in metres, x to the right, y up, the ant starts at (0, 0)
+ANT_MAZE = ("#####", "#..##", "#.B.#", "##.##", "#####")  # rows of cells upwards: # wall, B block; the ant in (1, 2)
+ANT_CELL, ANT_WALL_HEIGHT = 8.0, 4.0
+ANT_BLOCK_LIFT = 0.05  # off the floor, whose friction would hold it ...
+ANT_BLOCK_SHRINK = 0.99  # ... and off the walls beside it
+ANT_BLOCK_MASS = 0.2  # kg; HIRO's 0.0002 kg let a fast ant squeeze it through the wall behind it and reach the goal
+ANT_GEAR, ANT_TIMESTEP = 30.0, 0.02  # N m at an action of 1; s, HIRO's
+ANT_GOAL, ANT_GOAL_RADIUS = (0.0, 19.0), 5.0  # in the upper room
+
+
+class AntPush(Task):
+    """HIRO's AntPush with Gymnasium's ant: walk left, up, push the block to the right, and go up into the upper room.
+
+    Straight ahead the distance falls faster at first, but a block pushed up closes the way to the room for good. HIRO's
+    block is heavier here and hangs free of floor and walls (see ANT_BLOCK_MASS); the maze and the ant are the same.
+    Action (8,): torques of the ant's motors, for 5 simulator steps of 20 ms.
+    Observation (33,) float32, as in the official code: qpos 15 (m, quaternion, rad), qvel 14, time (s) x 0.01, block
+      xyz 3 (m). None of it is encoded there, nor scaled.
+    Reward: -0.1 x distance (m) of torso to (0, 19), as the official code; the paper's "l2 distance" names no factor.
+      sparse: 1.0 if within 5 m of it, else 0.0. info["success"]: within 5 m.
+    Truncated after 400 decisions of 0.1 s. Start: qpos + U(-0.1, 0.1), qvel 0.1 x N(0, 1), block at rest.
+    """
+
+    horizon, substeps = 400, 5
+    camera = {"lookat": (0.0, 8.0, 0.0), "distance": 38.0, "azimuth": 90.0, "elevation": -75.0}
+
+    def __init__(self, rewards: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        import mujoco
+
+        self.rewards = rewards
+        spec = mujoco.MjSpec.from_file(str(Path(gym.__file__).parent / "envs/mujoco/assets/ant.xml"))
+        spec.option.timestep = ANT_TIMESTEP  # with Runge-Kutta, as in the file
+        for actuator in spec.actuators:
+            actuator.gear[0] = ANT_GEAR
+        box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "conaffinity": 1}  # the ant's own parts have 0
+        slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": False, "damping": 0.0, "armature": 0.0}
+        half, z = ANT_CELL / 2.0, ANT_WALL_HEIGHT / 2.0
+        for row, cells in enumerate(ANT_MAZE):
+            for column, cell in enumerate(cells):
+                x, y = (column - 2) * ANT_CELL, (row - 1) * ANT_CELL
+                if cell == "#":
+                    spec.worldbody.add_geom(pos=(x, y, z), size=(half, half, z), rgba=(0.4, 0.4, 0.4, 1.0), **box)
+                elif cell == "B":
+                    self._block_rest = np.array((x, y, z + ANT_BLOCK_LIFT))
+                    block, side = spec.worldbody.add_body(name="block", pos=self._block_rest), half * ANT_BLOCK_SHRINK
+                    block.add_joint(name="block_x", axis=(1, 0, 0), **slide)
+                    block.add_joint(name="block_y", axis=(0, 1, 0), **slide)
+                    block.add_geom(size=(side, side, z), mass=ANT_BLOCK_MASS, rgba=(0.9, 0.1, 0.1, 1.0), **box)
+        for geom in spec.geoms:
+            geom.solimp[:3] = 0.995, 0.995, 0.01  # HIRO's: stiffer contacts
+        model = spec.compile()
+        super().__init__(model, mujoco.MjData(model), 8, 33, render_mode)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.data.qpos[:15] += self.np_random.uniform(-0.1, 0.1, 15)
+        self.data.qvel[:14] = 0.1 * self.np_random.standard_normal(14)
+        self._mujoco.mj_forward(self.model, self.data)  # for a frame before the first step
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.data.ctrl[:] = action
+        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        distance = math.dist(self.data.qpos[:2].tolist(), ANT_GOAL)
+        reward = -0.1 * distance if self.rewards == "dense" else None
+        return self._end(self._observation(), distance < ANT_GOAL_RADIUS, reward)
+
+    def _observation(self) -> np.ndarray:
+        data, block = self.data, self._block_rest.copy()
+        block[:2] += data.qpos[15:]
+        return np.concatenate((data.qpos[:15], data.qvel[:14], (0.01 * data.time,), block), dtype=np.float32)
+
+
+# Cabinet: metres, radians, seconds; x to the right, y forward from the arm to the cabinet, z up
+ARM_HOME = (0.0, -0.785, 0.0, -2.45, 0.0, 1.665, 0.0)  # hand level, fingers forward at the handles' height
+CABINET_POSITION = (0.0, 1.0, 0.75)  # its centre; lower, and joint 6 cannot keep the hand level over a door's arc
+BASE_START_LEFT = 0.5  # cabinet-dense: the base starts this far to the left, ManiSkill's; the left handle is nearer
+BASE_START_BACK, BASE_START_YAW = 0.1, 0.05 * math.pi  # ... U(0, .) back (ours), and turned by U(-., .) (ManiSkill's)
+BASE = (("forward", (1, 0, 0), 1.0, 0.5), ("left", (0, 1, 0), 1.0, 0.5), ("yaw", (0, 0, 1), math.pi, math.pi))
+# of the base: name, axis, range to both sides (m or rad), speed at an action of 1 (m/s or rad/s); ManiSkill's speeds
+ARM_SPEED = math.pi  # rad/s
+ARM_DRIVE, BASE_DRIVE = (100.0, 100.0), (1000.0, 500.0)  # velocity drives: N m s/rad and N m, or N s/m and N
+FINGER_DRIVE = (500.0, 70.0)  # position drive, the package's: N/m, N
+FINGER_TRAVEL = 0.04
+FINGERTIP = (0.0, 0.01, 0.08)  # in a finger's frame, y away from the other finger
+DOOR_DAMPING = (1.0, 5.0)  # N m s/rad, U(., .) at each reset; from ManiSkill's U(5, 20) this gripper's fingers slip off
+DOOR_RANGE = 1.57
+FULLY_OPEN, BOTH_OPEN = 0.9, 0.72  # of the range: cabinet-dense, cabinet-sparse
+CABINET_TIMESTEP = 0.005
+
+
+def cabinet_model(mobile: bool) -> Any:
+    """mujoco.MjModel: gymnasium-robotics' Franka arm before its kitchen's hinge cabinet, with drives like ManiSkill's.
+
+    Joints and actuators in order: base forward, left, yaw (mobile), arm 7, fingers 2; then the left and right door.
+    """
+    import mujoco
+
+    package = importlib.util.find_spec("gymnasium_robotics")  # its import takes 0.4 s and is not needed
+    kitchen = Path(package.submodule_search_locations[0]) / "envs/assets/kitchen_franka"
+    franka, items = kitchen / "franka_assets", kitchen / "kitchen_assets/item_assets"
+    spec = mujoco.MjSpec.from_string(f"""
+        <mujoco>
+          <include file="{franka}/assets.xml"/>
+          <include file="{items}/hingecabinet_asset.xml"/>
+          <compiler inertiafromgeom="auto" inertiagrouprange="3 5" angle="radian" meshdir="{franka}/meshes"
+            texturedir="{kitchen}/kitchen_assets/textures"/>
+          <worldbody>
+            <include file="{franka}/chain.xml"/>
+            <include file="{items}/hingecabinet_chain.xml"/>
+          </worldbody>
+        </mujoco>""")
+    base = spec.body("panda0_link0")
+    base.quat = math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)  # turned to face the cabinet
+    spec.body("hingecab").pos = CABINET_POSITION
+    geoms = [geom for geom in spec.geoms if geom.meshname.endswith("_viz")]
+    for part in geoms + [mesh for mesh in spec.meshes if mesh.name.endswith("_viz")]:
+        part.delete()  # the shapes to look at take 0.5 s to compile and 30 MB; those that collide look alike
+    spec.option.timestep, spec.option.integrator = CABINET_TIMESTEP, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    for body in spec.bodies:
+        body.gravcomp = float(body.name.startswith("panda0"))  # else the arm sags under a velocity drive
+    spec.worldbody.add_light(pos=(0.0, -1.0, 3.0), dir=(0.0, 0.5, -1.0))
+    for name, side in (("leftfinger", 1.0), ("rightfinger", -1.0)):
+        spec.body(f"panda0_{name}").add_site(name=name, pos=(FINGERTIP[0], side * FINGERTIP[1], FINGERTIP[2]))
+
+    def drive(joint: Any, speed: float, gains: tuple[float, float]) -> None:
+        actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gainprm[0] = gains[0]
+        actuator.forcerange = -gains[1], gains[1]
+        if speed:  # force = gain (target speed - speed)
+            actuator.biasprm[2], actuator.ctrlrange = -gains[0], (-speed, speed)
+        else:  # force = gain (target position - position)
+            actuator.biasprm[1], actuator.ctrlrange = -gains[0], (0.0, FINGER_TRAVEL)
+
+    for name, axis, reach, speed in BASE if mobile else ():
+        kind = mujoco.mjtJoint.mjJNT_HINGE if name == "yaw" else mujoco.mjtJoint.mjJNT_SLIDE
+        drive(base.add_joint(name=name, type=kind, axis=axis, range=(-reach, reach)), speed, BASE_DRIVE)
+    for i in range(1, 8):
+        joint = spec.joint(f"robot:panda0_joint{i}")
+        joint.damping, joint.armature = 2.0, 0.1
+        drive(joint, ARM_SPEED, ARM_DRIVE)
+    for i in (1, 2):
+        joint = spec.joint(f"robot:panda0_finger_joint{i}")
+        joint.damping, joint.armature = 5.0, 0.1
+        drive(joint, 0.0, FINGER_DRIVE)
+    for joint in spec.joints:  # hard ends: with the default ones, doors were pushed 0.17 rad into the cabinet
+        joint.solref_limit[0], joint.solimp_limit[:3] = 2.0 * CABINET_TIMESTEP, (0.99, 0.999, 0.001)
+    model = spec.compile()
+    model.geom_group[model.geom_group == 3] = 2  # groups 0 to 2 are drawn: the robot's collision shapes are to be
+    return model
+
+
+class Cabinet(Task):
+    """A Franka arm and gripper open the two hinged doors of a cabinet; in place of ManiSkill's cabinet 1018.
+
+    Action (9,) or (12,) for 50 ms: [base's forward, left and yaw speed (mobile only); arm's speeds 7; fingers 2, -1
+      closed and 1 open]. The paper's "9 dof" and "12 dof"; the official code has 12 in both (base with a lift, one
+      number for the gripper) and in the sparse task blocks the base by joint limits.
+    Observation, from state = [end effector xyz 3 (m), openings of left and right door 2 (rad)] and rest = [robot qpos,
+      robot qvel, doors' speeds 2 (rad/s), left and right handle xyz 6 (m)], where the official code has 75 numbers:
+      sparse (36,) float32: 0.05 x [state, rest], then state raw, `object_dim` = 5; dense (37,): [state, rest], none.
+    Reward, cabinet-sparse: 1.0 while both doors are open by 0.72 of their range, the official rule (the paper says
+      "fully opened"), else 0.0. cabinet-dense, the official formula: sum over doors of min(opening / 0.9 range, 1), + 2
+      if the right door is open by 0.9 of its range, + 1 if the left one is, - 2 x the fingertips' mean distance (m) to
+      the nearer handle. info["success"] there: right door open by 0.9.
+    Truncated after 60 decisions. A reset draws the doors' damping and, if mobile, the base's place.
+    """
+
+    horizon, substeps = 60, 10
+    camera = {"lookat": (-0.1, 0.4, 0.55), "distance": 2.4, "azimuth": 60.0, "elevation": -30.0}
+
+    def __init__(self, rewards: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
+        import mujoco
+
+        self.rewards, self.mobile = rewards, rewards == "dense"
+        self.object_dim = 0 if self.mobile else 5
+        model = cabinet_model(self.mobile)
+        data, size = mujoco.MjData(model), model.nu
+        super().__init__(model, data, size, 13 + 2 * size + self.object_dim, render_mode)
+        low, high = model.actuator_ctrlrange.T
+        self._ctrl_mean, self._ctrl_scale = (high + low) / 2.0, (high - low) / 2.0
+        self._hand = data.site("end_effector").xpos  # views into the simulator's memory
+        self._handles = [data.site(f"hinge_site{i}").xpos for i in (1, 2)]
+        self._fingers = [data.site(f"{side}finger").xpos for side in ("left", "right")]
+        self._door_dofs = model.jnt_dofadr[-2:]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.model.dof_damping[self._door_dofs] = self.np_random.uniform(*DOOR_DAMPING, 2)
+        robot = self.data.qpos[: self.model.nu]
+        if self.mobile:
+            back, yaw = self.np_random.uniform((0.0, -BASE_START_YAW), (BASE_START_BACK, BASE_START_YAW))
+            robot[:3] = -back, BASE_START_LEFT, yaw
+        robot[-9:-2], robot[-2:] = ARM_HOME, FINGER_TRAVEL
+        self._mujoco.mj_forward(self.model, self.data)
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.data.ctrl[:] = self._ctrl_mean + self._ctrl_scale * action
+        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        self._mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions one substep behind
+        left, right = (abs(angle) / DOOR_RANGE for angle in self.data.qpos[-2:].tolist())
+        if not self.mobile:
+            return self._end(self._observation(), min(left, right) >= BOTH_OPEN)
+        fingers, handles = ([point.tolist() for point in points] for points in (self._fingers, self._handles))
+        distances = [sum(math.dist(finger, handle) for finger in fingers) for handle in handles]
+        doors = min(left / FULLY_OPEN, 1.0) + min(right / FULLY_OPEN, 1.0)
+        doors += 1.0 * (left >= FULLY_OPEN) + 2.0 * (right >= FULLY_OPEN)
+        return self._end(self._observation(), right >= FULLY_OPEN, doors - min(distances))  # 2 x mean of two fingers
+
+    def _observation(self) -> np.ndarray:
+        qpos, qvel, signs = self.data.qpos, self.data.qvel, (-1.0, 1.0)  # the left door opens to negative angles
+        state = np.concatenate((self._hand, qpos[-2:] * signs))
+        features = np.concatenate((state, qpos[:-2], qvel[:-2], qvel[-2:] * signs, *self._handles))
+        if self.mobile:
+            return features.astype(np.float32)
+        return np.concatenate((features * OBS_SCALE, state), dtype=np.float32)
+
+
+# Maze: units of length, the centre of the maze at the origin; a cell (x, y), 0..4, is 2 x 2
+MAZE_CELLS, MAZE_HALF, MAZE_GAP = 5, 5.0, 0.4  # cells a side; half of the side; width of a passage between cells
+MAZE_CLOSED_BELOW = {(0, 2), (1, 2), (3, 2), (4, 2), (1, 3), (3, 3)}  # no passage on the side towards lower y
+MAZE_CLOSED_LEFT = {(1, 0), (2, 0), (3, 1), (4, 1), (2, 3), (4, 3), (1, 4), (2, 4), (3, 4), (4, 4)}  # towards lower x
+MAZE_STEP, MAZE_LENGTH = 0.25, 50  # largest move along each axis; decisions an episode
+MAZE_MARGIN = 1e-6  # how far from a wall a move stops
 
 
 def maze_walls() -> tuple[np.ndarray, np.ndarray]:
@@ -587,12 +789,13 @@ class Maze(gym.Env):
     Never terminated; truncated after 50 decisions."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-    object_dim = 2
+    horizon, object_dim = MAZE_LENGTH, 2
     action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
     def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         self.render_mode, self.goal = render_mode, maze_goal(options)
+        self.rewards = "sparse" if self.goal else "none"
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -655,6 +858,33 @@ class VectorMaze(gym.vector.VectorEnv):
         return maze_observation(self._position), reward, never, over, info
 
 
+TASKS = {  # environment id -> its class and what that wants first; and METAWORLD + any of the package's tasks
+    "adroit-door": (Adroit, "door"),
+    "adroit-hammer": (Adroit, "hammer"),
+    "adroit-pen": (Adroit, "pen"),
+    "adroit-relocate": (Adroit, "relocate"),
+    "ant-push": (AntPush, "dense"),
+    "ant-push-sparse": (AntPush, "sparse"),
+    "block-push": (BlockPush, 2),
+    "block-push-1": (BlockPush, 1),
+    "block-push-pixels": (BlockPushPixels,),
+    "cabinet-dense": (Cabinet, "dense"),
+    "cabinet-sparse": (Cabinet, "sparse"),
+    "cheetah-back": (CheetahBack,),
+    "maze": (Maze,),
+}
+METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
+OPTIONS = {  # environment id -> its switches
+    "adroit-door": ("strict",),  # the package's thresholds of success in place of the paper's
+    "adroit-hammer": ("strict",),
+    "block-push": ("random-blocks",),  # blocks and goals anywhere, new at every reset
+    "block-push-1": ("random-blocks",),
+    "block-push-pixels": ("random-blocks",),
+    "maze": tuple(f"goal={x},{y}" for x in range(5) for y in range(5)),  # reward 1 in that cell; without: no reward
+    "metaworld-basketball": ("fixed-ball",),  # ball at (0, .6, .03) m as in the paper's v2 task; the basket is random
+}
+
+
 def one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
@@ -670,7 +900,7 @@ def metaworld_ids() -> list[str]:
 def unknown_id(env_id: str) -> ValueError:
     if env_id.startswith(METAWORLD) and not metaworld_ids():
         return ValueError(f"{env_id} needs Meta-World: pip install metaworld==3.1.1")
-    nearest = difflib.get_close_matches(env_id, ["maze", *TASKS, *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
+    nearest = difflib.get_close_matches(env_id, [*TASKS, *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
     return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(nearest)}")
 
 
@@ -762,9 +992,9 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
             env = MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
         elif env_id in TASKS:
             task_class, *arguments = TASKS[env_id]
+            if task_class in (Adroit, Cabinet) and importlib.util.find_spec("gymnasium_robotics") is None:
+                raise ValueError(f"{env_id} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2")
             env = task_class(*arguments, render_mode, options)
-        elif env_id == "maze":
-            env = Maze(render_mode, options)
         else:
             env = make_gymnasium(env_id, render_mode)
         env = EpisodeSummary(env)
@@ -852,7 +1082,8 @@ def main() -> None:
                 print(f"{env_id:24}{error}")
                 continue
             shape = "x".join(map(str, env.observation_space.shape))
-            options = ", ".join(OPTIONS.get(env_id, ()))
+            options = OPTIONS.get(env_id, ())
+            options = ", ".join(options) if len(options) < 3 else f"{options[0]} to {options[-1]}"
             print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
         print("encoded: how many of the last observations are object coordinates, for the positional encoding")
         print("like metaworld-basketball, without its option:", *[name for name in metaworld_ids()])

@@ -421,7 +421,7 @@ if __name__ == "__main__":
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
         (obs_dim, *image), (act_dim,) = eval_env.observation_space.shape, eval_env.action_space.shape
         if image:
-            raise ValueError(f"{args.env_id} is seen as images: train on it with rpg_pixels.py")
+            raise ValueError(f"{args.env_id} is seen as an image; this script is for state observations")
         object_dim = getattr(eval_env.unwrapped, "object_dim", 0)
         if "num_frequencies" in given and not object_dim:
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
@@ -484,7 +484,6 @@ if __name__ == "__main__":
                 logs["alpha_loss"] = args.alpha * log_alpha[0].exp() * (logs["entropy"] + act_dim)
                 descend("log_alpha", logs["alpha_loss"])
             if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
-                pi_z = pi_z.expand(args.horizon, *pi_z.shape)  # (H, B, Z)
                 logs["info_loss"] = -posterior.log_prob(pi_s.detach(), pi_a.detach(), pi_z).mean()
                 descend("posterior", logs["info_loss"])
                 logs["info_reward"] = -args.beta * logs["info_loss"]
@@ -589,7 +588,7 @@ if __name__ == "__main__":
         if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one
             obs, _ = envs.reset(seed=1000 * args.seed + global_step)
             age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
-            z, restart = torch.zeros(args.num_envs, latent_dim, device=device), False
+            z = torch.zeros(args.num_envs, latent_dim, device=device)
 
         # ALGO LOGIC: put action logic here
         with torch.no_grad():
@@ -640,9 +639,8 @@ if __name__ == "__main__":
             line += "".join(f" | {key.replace('episodic_', '')} {mean:.2f}" for key, mean in average(recent).items())
             bar = f"\r{'█' * int(20 * global_step / args.total_timesteps):░<20.20} " if on_terminal else ""
             print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
-        if checkpoint_due:
+        if restart := checkpoint_due:
             writer.flush(), save(good)
-            restart = True
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")

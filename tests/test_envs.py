@@ -325,14 +325,6 @@ def test_imports_are_light():
 # --- rendering
 
 
-@pytest.fixture(scope="module")
-def opengl():
-    probe = "import envs, mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
-    run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
-    if run.returncode != 0:
-        pytest.skip("no OpenGL here: apt install libegl1 libegl-mesa0 libgl1-mesa-dri")
-
-
 def test_frames_are_upright_and_move(opengl):
     env = make_env("metaworld-plate-slide", seed=1, render_mode="rgb_array")
     env.reset()
@@ -418,7 +410,7 @@ def test_module_id_and_dict_observations(counters):
         ("two words", ["'two words'", "Malformed"]),
         ("a:b:c", ["'a:b:c'"]),
         ("no_such_module:Some-v0", ["'no_such_module'"]),
-        ("HalfCheetah-v3", ["gymnasium-robotics"]),
+        ("HalfCheetah-v3", ["'HalfCheetah-v3' cannot be made"]),
         ("CartPole-v1", ["CartPole-v1 has discrete actions", "Pendulum-v1"]),
         ("counters:Unbounded-v0", ["action space Box(-inf, inf, (1,), float64)"]),
         ("counters:Image-v0", ["observation space Box(0, 255, (4, 4, 3), uint8)"]),

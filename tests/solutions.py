@@ -1,10 +1,13 @@
-"""Solutions of the tasks that test_tasks_a.py shows to be solvable: they see the simulator, and act through step()."""
+"""Scripts that solve the tasks of envs.py, for test_tasks.py: they see the simulator, and act through step()."""
 
 import copy
 import itertools
 
 import mujoco
 import numpy as np
+
+import envs
+from envs import make_env
 
 
 def play(env, act):
@@ -55,7 +58,7 @@ def plan(env, cost, samples=40, horizon=16, knots=4, noise=0.5, elites=6):
     task, rng = env.unwrapped, np.random.default_rng(0)
     data, middle, half_range = task.data, task.sim.act_mean, task.sim.act_rng
     model = copy.copy(task.model)
-    model.opt.timestep, model.opt.noslip_iterations = 0.004, 0
+    model.opt.timestep, model.opt.noslip_iterations = 2.0 * model.opt.timestep, 0
     imagined, spec = mujoco.MjData(model), mujoco.mjtState.mjSTATE_INTEGRATION
     state = np.empty(mujoco.mj_stateSize(model, spec))
     posture = data.qpos[model.jnt_qposadr[model.actuator_trnid[:, 0]]]
@@ -71,7 +74,7 @@ def plan(env, cost, samples=40, horizon=16, knots=4, noise=0.5, elites=6):
             mujoco.mj_setState(model, imagined, state, spec)
             for action in actions:
                 imagined.ctrl[:] = middle + half_range * action
-                mujoco.mj_step(model, imagined, nstep=5)
+                mujoco.mj_step(model, imagined, nstep=task.substeps // 2)
                 costs[i] += cost(imagined)
         best = np.argsort(costs)[:elites]
         weights = np.exp((costs[best[0]] - costs[best]) / (costs[best].std() + 1e-9))
@@ -142,10 +145,10 @@ def legs(blocks, goals):
 def pusher_script(env, noise=0.0, seed=0):
     """act() for play(): solves BlockPush from the state of the simulator."""
     task, rng = env.unwrapped, np.random.default_rng(seed)
-    goals, pushes = task._goals.reshape(-1, 2), []  # pushes: (block, axis) still to do
+    goals, pushes = task._goals, []  # pushes: (block, axis) still to do
 
     def act():
-        blocks, pusher = task._blocks.reshape(-1, 2), task._pusher.copy()
+        blocks, pusher = task._blocks, task._positions[-1].copy()
         if not pushes:
             pushes.extend([] if (np.abs(goals - blocks) < 0.12).all() else legs(blocks, goals))
         while pushes and abs(goals[pushes[0]] - blocks[pushes[0]]) < 0.05:
@@ -178,3 +181,116 @@ def sinusoids(env):
     times = itertools.count()
     dt = 1.0 / env.metadata["render_fps"]
     return lambda: np.sin(FREQUENCY * dt * next(times) + PHASES).astype(np.float32)
+
+
+# --- ant-push: a dragged torso
+
+
+def drag(points, speed=1.8, force=60.0, decisions=400):
+    """An episode in which a force (N) on the torso drags the ant past the points (m), and holds it at the last.
+
+    Returns rewards, successes, and the positions at the end: ant xy, block xy.
+    """
+    env, points, rewards, successes = make_env("ant-push", seed=3), [np.array(point, float) for point in points], [], []
+    data = env.unwrapped.data
+    env.reset()
+    for _ in range(decisions):
+        if len(points) > 1 and np.linalg.norm(points[0] - data.qpos[:2]) < 0.6:
+            points.pop(0)
+        way = points[0] - data.qpos[:2]
+        velocity = way * min(1.0, speed / np.linalg.norm(way))
+        push = 40.0 * (velocity - data.qvel[:2])
+        data.body("torso").xfrc_applied[:2] = push * min(1.0, force / np.linalg.norm(push))
+        obs, reward, _, _, info = env.step(np.zeros(8))
+        rewards.append(reward)
+        successes.append(info["success"])
+    np.testing.assert_allclose(obs[30:32], [data.qpos[15], 8.0 + data.qpos[16]], atol=1e-5)
+    return np.array(rewards), np.array(successes), data.qpos[:2].copy(), obs[30:32]
+
+
+# --- cabinet: inverse kinematics
+
+DECISION = 0.05  # s
+HANDLE, HINGE = (0.302, -0.128), (0.38, 0.68)  # m: right handle from its hinge, mirrored; hinge from the arm's base
+HEIGHT = 0.75
+LEVEL = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # fingers forward, opening sideways
+
+
+def handle_at(side, angle):
+    """(3,) place of a handle (side -1 left, 1 right) with its door open by `angle` (rad)."""
+    x, y = -HANDLE[0], HANDLE[1]
+    x, y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+    return np.array([side * (HINGE[0] + x), HINGE[1] + y, HEIGHT])
+
+
+class Hand:
+    """Moves the hand, held level, by inverse kinematics of the arm; a mobile base drives to its middle meanwhile."""
+
+    def __init__(self, env_id, seed, base_goal=(0.0, 0.0, 0.0)):
+        self.env, self.base_goal = make_env(env_id, seed), np.array(base_goal)
+        self.env.reset(seed=seed)
+        self.model, self.data = self.env.unwrapped.model, self.env.unwrapped.data
+        self.scratch, self.base = mujoco.MjData(self.model), self.model.nu - 9  # base joints: 0 or 3
+        self.arm = slice(self.base, self.base + 7)
+        self.target = self.data.qpos[self.arm].copy()
+        self.place = self.data.site("end_effector").xpos
+        self.rewards, self.successes = [], []
+
+    def joints_for(self, place, base):
+        """(7,) angles by damped least squares, from the last ones on."""
+        scratch, site = self.scratch, self.scratch.site("end_effector")
+        scratch.qpos[:], scratch.qpos[: self.base], scratch.qpos[self.arm] = self.data.qpos, base, self.target
+        jacobian = np.zeros((6, self.model.nv))
+        for _ in range(8):
+            mujoco.mj_kinematics(self.model, scratch)
+            mujoco.mj_comPos(self.model, scratch)
+            mujoco.mj_jacSite(self.model, scratch, jacobian[:3], jacobian[3:], site.id)
+            turn = 0.5 * np.cross(site.xmat.reshape(3, 3).T, LEVEL.T).sum(0)
+            J, error = jacobian[:, self.arm], np.concatenate((place - site.xpos, turn))
+            scratch.qpos[self.arm] += np.clip(J.T @ np.linalg.solve(J @ J.T + 1e-4 * np.eye(6), error), -0.3, 0.3)
+        low, high = self.model.jnt_range[self.arm].T
+        self.target = np.clip(scratch.qpos[self.arm], low + 0.01, high - 0.01)
+        return self.target
+
+    def move(self, place, grip):
+        """One decision towards `place`; grip 1 opens, -1 closes."""
+        if len(self.rewards) == 60:
+            return
+        action, base = np.zeros(self.model.nu), self.data.qpos[: self.base].copy()
+        if self.base:
+            speeds = np.array([row[3] for row in envs.BASE])
+            action[:3] = np.clip((self.base_goal - base) / DECISION / speeds, -1.0, 1.0)
+            base += 0.8 * DECISION * speeds * action[:3]  # where it will be; it needs time to speed up
+        speed = (self.joints_for(place, base) - self.data.qpos[self.arm]) / DECISION / envs.ARM_SPEED
+        action[self.arm] = speed / max(1.0, np.abs(speed).max())
+        action[-2:] = grip
+        _, reward, _, _, info = self.env.step(action.astype(np.float32))
+        self.rewards.append(reward)
+        self.successes.append(info["success"])
+
+    def go(self, place, tolerance, settle=False):
+        """Moves with the gripper open, 7 cm a decision at most, until there and, to settle, slow."""
+        last, here = np.full(3, np.inf), self.place.copy()
+        while np.linalg.norm(here - place) > tolerance or settle and np.linalg.norm(here - last) > 0.015:
+            if len(self.rewards) == 60:
+                return
+            way = place - here
+            self.move(here + way * min(0.75, 0.07 / np.linalg.norm(way)), 1.0)
+            last, here = here, self.place.copy()
+
+    def open_door(self, side, angle, step):
+        """Grasps a handle and pulls it along its arc, `step` rad a decision, then lets go of it."""
+        handle = handle_at(side, 0.0)
+        self.go(np.array([handle[0], 0.45, HEIGHT]), 0.015, settle=True)
+        self.go(handle, 0.02)
+        for _ in range(2):
+            self.move(handle, -1.0)
+        for part in [*np.arange(step, angle, step), angle, angle]:
+            self.move(handle_at(side, part), -1.0)
+        self.move(self.place.copy(), 1.0)
+
+    def rest(self):
+        """Backs off until the episode's end. Returns rewards, successes (60,), openings of the doors (2,) in rad."""
+        while len(self.rewards) < 60:
+            self.move(self.place - (0.0, 0.02, 0.0), 1.0)
+        return np.array(self.rewards), np.array(self.successes), np.abs(self.data.qpos[-2:])
