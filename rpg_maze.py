@@ -77,7 +77,7 @@ class Args:
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z (Fig. 8A); none: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1; Fig. 8C)
-    beta: float = 0.005  # β, weight of log p(z|s,a) in the reward (paper Table 1; Fig. 8B)
+    beta: float = 0.01  # β, weight of log p(z|s,a) in the reward (the curve "ours" of Fig. 8; Table 1: 0.005)
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|s,a) (paper Table 1)
     policy: Literal["gaussian", "gmm", "flow", "cem"] = "gaussian"  # π(a|s,z) (Fig. 8E); cem: gaussian, but it plans
     alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
