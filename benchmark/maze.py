@@ -1,0 +1,98 @@
+"""Collect runs of rpg_maze.py in benchmark/results/maze.csv, and draw Fig. 8 from it, the paper's curves beside ours.
+
+    python benchmark/maze.py runs/maze__*                      # add these runs, draw benchmark/results/maze.png
+    python benchmark/maze.py                                   # only draw
+    python benchmark/maze.py --beside RUN_DIR RUN_DIR          # two runs' figures in one, benchmark/results/maze_runs.png
+
+Columns of maze.csv: method (the run's --exp-name, see maze.sh), seed, step, coverage. A run replaces the rows of an
+earlier one of the same method and seed. The paper's curves, digitised from Fig. 8, are in paper_maze.csv.
+"""
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+EVERY = 5_000  # environment steps
+PANELS = {  # of Fig. 8: {our method: the paper's name for it, None if it has none}
+    "A: latent": {"ours": "latent=Gaussian", "categorical": "latent=Discrete", "none": "latent=None"},
+    "B: β": {"ours": "beta=0.01", "beta-0.005": "beta=0.005", "beta-0.0001": "beta=0.0001", "beta-0": "beta=0.0",
+             "beta-0.05": "beta=0.05"},
+    "C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
+    "D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer", "no-normalisation": None},
+    "E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
+}
+
+
+def read(path, *keys):
+    """{values of `keys`: [(step, coverage)]} of a CSV; empty if there is none."""
+    curves = defaultdict(list)
+    for row in csv.DictReader(open(path)) if path.exists() else ():
+        curves[tuple(row[key] for key in keys)].append((int(float(row["step"])), float(row["coverage"])))
+    return curves
+
+
+def collect(run_dirs):
+    """Add the runs to maze.csv."""
+    curves = read(RESULTS / "maze.csv", "method", "seed")
+    for run_dir in map(Path, run_dirs):
+        args = json.loads((run_dir / "args.json").read_text())
+        coverage = np.load(run_dir / "maze.npz")["coverage"]
+        curves[args["exp_name"], str(args["seed"])] = [(int(n), share) for n, share in coverage if n % EVERY == 0]
+    with open(RESULTS / "maze.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("method", "seed", "step", "coverage"))
+        for method, seed in sorted(curves):
+            writer.writerows((method, seed, n, round(share, 4)) for n, share in curves[method, seed])
+
+
+def draw():
+    """maze.png: a panel for each of Fig. 8; ours solid (thin: each seed), the paper's dashed."""
+    ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.6), sharey=True, layout="constrained")
+    for axis, (title, methods) in zip(axes, PANELS.items()):
+        for colour, (method, name) in zip(plt.cm.tab10.colors, methods.items()):
+            runs = [np.array(curve).T for (key, _), curve in sorted(ours.items()) if key == method]
+            for run in runs:
+                axis.plot(*run, color=colour, linewidth=0.7, alpha=0.4)
+            if runs:
+                length = min(run.shape[1] for run in runs)  # the mean ends where the first seed does
+                mean = np.mean([run[1, :length] for run in runs], 0)
+                axis.plot(runs[0][0, :length], mean, color=colour, linewidth=2, label=f"{method} ({len(runs)})")
+            if name:
+                label = None if runs else f"{method} (paper)"
+                axis.plot(*np.array(paper[title[0], name]).T, "--", color=colour, linewidth=1.3, label=label)
+        axis.set(title=f"Fig. 8 {title}", xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, title="ours (seeds); dashed: paper", title_fontsize=8)
+    axes[0].set_ylabel("coverage")
+    figure.savefig(RESULTS / "maze.png", dpi=110)
+
+
+def beside(run_dirs):
+    """maze_runs.png: the figures of some runs, one below the other."""
+    figure, axes = plt.subplots(len(run_dirs), 1, figsize=(16, 3.6 * len(run_dirs)), layout="constrained")
+    for axis, run_dir in zip(axes, map(Path, run_dirs)):
+        args = json.loads((run_dir / "args.json").read_text())
+        axis.imshow(plt.imread(run_dir / "maze.png"))
+        axis.set_title(f"{args['exp_name']}, seed {args['seed']}", fontsize=14, loc="left")
+        axis.axis("off")
+    figure.savefig(RESULTS / "maze_runs.png", dpi=90)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--beside"]:
+        beside(sys.argv[2:])
+    else:
+        if sys.argv[1:]:
+            collect(sys.argv[1:])
+        draw()

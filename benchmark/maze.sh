@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The runs behind benchmark/results/maze.csv: every curve of Fig. 8, five seeds each, one thread and about half an hour
+# each on a free core, two at a time on two cores. Those first that matter most. Then:
+#   python benchmark/maze.py runs/maze__*                 # adds the runs to maze.csv and draws maze.png
+export OMP_NUM_THREADS=1
+{
+for seed in 1 2 3 4 5; do
+  echo "--exp-name ours --seed $seed"
+  echo "--exp-name none --seed $seed --latent none"
+done
+for seed in 1 2 3 4 5; do
+  echo "--exp-name categorical --seed $seed --latent categorical"
+  for beta in 0 0.0001 0.005 0.05; do echo "--exp-name beta-$beta --seed $seed --beta $beta"; done
+  for dim in 6 3 1; do echo "--exp-name d-$dim --seed $seed --latent-dim $dim"; done
+  echo "--exp-name no-encoding --seed $seed --num-frequencies 0"
+  echo "--exp-name small-buffer --seed $seed --rnd-buffer-size 2000"
+  echo "--exp-name no-normalisation --seed $seed --no-rnd-normalize"
+  for policy in gmm flow cem; do echo "--exp-name $policy --seed $seed --latent none --policy $policy"; done
+done
+} | xargs -P 2 -L 1 python rpg_maze.py
