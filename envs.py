@@ -768,7 +768,7 @@ def maze_move(position: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 
 def maze_observation(position: np.ndarray) -> np.ndarray:
-    """(..., 4) float32: position (..., 2) x 0.01, then `object_dim` = 2 raw coordinates, position / 5 (official code)."""
+    """(..., 4) float32: position (..., 2) x 0.01, then `object_dim` = 2 coordinates, position / 5 (official code)."""
     return np.concatenate((0.01 * position, position / MAZE_HALF), -1, dtype=np.float32)
 
 
@@ -943,8 +943,8 @@ SUMMARY = ("episodic_return", "episodic_length", "success_final", "success_any")
 
 
 class EpisodeSummary(gym.Wrapper):
-    """Adds info["summary"] at an episode's last step: float64 (4,), in the order of SUMMARY. Success is that of the last
-    step (the paper's curves) and that of any step, as 0 or 1; nan where the environment's info has no "success"."""
+    """Adds info["summary"] at an episode's last step: float64 (4,), in the order of SUMMARY. Success is that of the
+    last step (the paper's curves) and that of any step, as 0 or 1; nan where the environment's info has no "success"."""
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
         self._return, self._length, self._success_any = 0.0, 0, math.nan

@@ -5,7 +5,7 @@
 
 A run that ends has finite losses: rpg.py stops at a nan. Its RND error is compared with that of an untrained g, on the
 states of its replay, `visited`, where it should fall, and on the same states with a few entries where the run has not
-been, `unvisited`, where it should stay high; so should the bonus there: the error in standard deviations above the mean.
+been, `unvisited`, where it should stay high; so should the bonus there: the error's standard deviations above the mean.
 """
 
 import json
@@ -25,7 +25,7 @@ UNVISITED = {  # id -> entries of the observation, and what is added to them
     "adroit-door": ([-7], 1.0),  # hinge, rad
     "adroit-hammer": ([-2], 0.1),  # nail, m
     "adroit-pen": ([-6, -5, -4], 0.3),  # pen - target, m
-    "adroit-relocate": ([-1], 0.3),  # ball - target, m
+    "adroit-relocate": ([-1], 0.3),  # ball upwards, m; it is seen at many heights, as it falls off the table
     "ant-push": ([1], 16.0),  # y of the torso, m
     "ant-push-sparse": ([1], 16.0),
     "block-push": ([-6, -5, -4, -3], 0.5),  # both blocks, 1 m
@@ -58,7 +58,7 @@ def novelty(run_dir):
 
 
 if __name__ == "__main__":
-    print("| id | steps/s | visited: untrained g, trained g | unvisited: untrained g, trained g | bonus: visited, unvisited |")
+    print("| id | steps/s | visited: untrained g, trained g | unvisited: the same | bonus: visited, unvisited |")
     print("|---|---|---|---|---|")
     for env_id in sys.argv[1:] or UNVISITED:
         command = [sys.executable, ROOT / "rpg.py", "--env-id", env_id, *FLAGS.split()]
