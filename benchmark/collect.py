@@ -1,8 +1,9 @@
-"""Turn runs into one CSV: the mean over the last 50 training episodes, every 1000 environment steps.
+"""Add runs to a CSV: the mean over the last 50 training episodes, every 1000 environment steps.
 
-    python benchmark/collect.py runs/* > benchmark/results/laptop.csv
+    python benchmark/collect.py benchmark/results/laptop.csv runs/*
 
-Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, episodic_return.
+Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, episodic_return. A run
+replaces the rows of an earlier one of the same environment, options, method and seed.
 """
 
 import csv
@@ -29,9 +30,12 @@ def curve(run_dir):
 
 
 if __name__ == "__main__":
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("env_id", "options", "method", "seed", "step", *KEYS))
-    for run_dir in map(Path, sys.argv[1:]):
+    table, run_dirs = Path(sys.argv[1]), map(Path, sys.argv[2:])
+    rows = [tuple(row) for row in csv.reader(open(table))][1:] if table.exists() else []
+    for run_dir in run_dirs:
         args = json.loads((run_dir / "args.json").read_text())
-        for row in curve(run_dir):
-            writer.writerow((args["env_id"], " ".join(args["env_options"]), args["exp_name"], args["seed"], *row))
+        run = args["env_id"], " ".join(args["env_options"]), args["exp_name"], str(args["seed"])
+        rows = [row for row in rows if row[:4] != run] + [(*run, *point) for point in curve(run_dir)]
+    with open(table, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("env_id", "options", "method", "seed", "step", *KEYS), *rows])
