@@ -18,15 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import torch
 import torch.nn as nn
 import tyro
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch.distributions import Independent, Normal, OneHotCategorical, TanhTransform, TransformedDistribution
 from torch.utils.tensorboard import SummaryWriter
-
-matplotlib.use("Agg")  # draws to files: no display needed
-import matplotlib.pyplot as plt  # noqa: E402
 
 
 @dataclass
@@ -41,39 +39,34 @@ class Args:
     hidden_dim: int = 64  # width of the hidden layers
     temperature_start: float = 0.3  # T of Eq. 2 at the first iteration; falls geometrically ...
     temperature_end: float = 0.03  # ... to this at the last
-    latent: Literal["gaussian", "categorical"] = "categorical"  # z
+    latent: Literal["gaussian", "categorical"] = "categorical"  # z; a Gaussian ends in the local mode (see README)
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
     beta: float = 2.0  # β, weight of log p(z|a). 1 in Eq. 2; at 1 a z without effect on a is as good a bound as any
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|a) (paper Table 1)
 
 
 SHOWN = 0, 10, 20, 60  # iterations before which Fig. 4 shows the policy; and at the end
-VALLEY = -0.3  # an action between the two modes, where R = 0
+VALLEY, BEST_REWARD = -0.3, 1.1  # an action between the two modes, where R = 0; the highest R
 
 
-def refuse(message):
-    """End the program: one line on standard error, exit code 2 for bad input."""
+def refuse(message, code=2):
+    """End the program: one line on standard error; exit code 2 for bad input."""
     print(f"{Path(__file__).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def check_args(args, given):
     """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
-    may_be_0 = {"seed", "beta"}
     for name, value in vars(args).items():
-        if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
-            refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
+        least = {"seed": 0, "beta": 0, "batch_size": 2}.get(name, 1e-9)  # one draw of z would have no baseline
+        if type(value) in (int, float) and not least <= value < 2**31:
+            refuse(f"--{name.replace('_', '-')} {value}: must be at least {least}")
     if args.temperature_end > args.temperature_start:
         refuse("--temperature-end must not be above --temperature-start")
-    for ignored, condition in (
-        (args.method == "rpg" and given & {"reparameterized"}, "--method rpg"),
-        (args.method == "gaussian" and given & {"hidden_dim", "latent", "latent_dim", "beta", "posterior_std"},
-         "--method gaussian"),
-        (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
-    ):
-        if ignored:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
-            refuse(f"{flags}: no effect with {condition}")
+    idle = {"rpg": {"reparameterized"}, "gaussian": {"hidden_dim", "latent", "latent_dim", "beta", "posterior_std"}}
+    idle = idle[args.method] | ({"posterior_std"} if args.latent == "categorical" else set())
+    for name in sorted(given & idle):
+        refuse(f"--{name.replace('_', '-')}: no effect with --method {args.method} --latent {args.latent}")
 
 
 # ALGO LOGIC: the bandit
@@ -83,9 +76,6 @@ def reward(a):
     high = (1.1 - 18 * (2 * a + 1.2).square()).clamp(min=0)
     low = (0.5 - 0.125 * (2 * a - 1.75).square()).clamp(min=0)
     return high + torch.where(a < 0.875, low, torch.zeros_like(low))
-
-
-BEST_REWARD = 1.1
 
 
 # ALGO LOGIC: distributions
@@ -132,7 +122,7 @@ class Agent(nn.Module):
 
 def objective(agent, batch_size, temperature, beta, reparameterized=True):
     """Eq. 2 on fresh draws. Returns: a scalar with the ELBO's gradient; its terms {name: (B,)}; a (B,); z (B, Z)."""
-    z = agent.prior().sample((batch_size,)) if agent.rpg else torch.zeros(batch_size, 0)
+    z = agent.prior().sample((batch_size,)) if agent.rpg else torch.ones(batch_size, 1)
     policy = agent.policy(z)
     a = policy.rsample() if reparameterized else policy.sample()
     logp_a = policy.log_prob(a)
@@ -146,33 +136,30 @@ def objective(agent, batch_size, temperature, beta, reparameterized=True):
     return (elbo + advantage * logp).mean(), terms, a[:, 0].detach(), z
 
 
-def draw(snapshots, mean_rewards, path):
-    """Fig. 4 as a PNG: reward and density of actions, coloured by z, at each of the snapshots [(iteration, a (B,),
-    z (B, Z))]; last the curve of the mean reward."""
-    figure, axes = plt.subplots(1, len(snapshots) + 1, figsize=(3.2 * len(snapshots) + 3.2, 2.9))
-    x, bins = torch.linspace(-1, 1, 801), torch.linspace(-1, 1, 81)
+def plot(snapshots, mean_rewards, path, args):
+    """Fig. 4 as a PNG: reward and density of actions, coloured by z (a Gaussian z: twelve shares by its first
+    dimension), at each of the snapshots [(iteration, a (B,), z (B, Z))]; last the curve of the mean reward."""
+    figure = Figure(figsize=(3.2 * len(snapshots) + 3.2, 2.9), layout="constrained")
+    axes, x = figure.subplots(1, len(snapshots) + 1), torch.linspace(-1, 1, 801)
+    groups = {"gaussian": 1, "rpg": args.latent_dim if args.latent == "categorical" else 12}[args.method]
+    colours = colormaps["turbo"](torch.linspace(0.05, 0.95, groups))
     for axis, (iteration, a, z) in zip(axes, snapshots):
-        groups = torch.zeros(len(a)) if not z.shape[1] else z.argmax(-1)  # the category of a one-hot z
-        if z.shape[1] and z.std() > 0 and z.max() != 1:  # a Gaussian z: twelve shares by its first dimension
-            groups = z[:, 0].argsort().argsort() * 12 // len(z)
-        colours = plt.cm.turbo(torch.linspace(0.05, 0.95, max(2, z.shape[1], int(groups.max()) + 1)))
-        parts = [a[groups == group].numpy() for group in range(len(colours))]
-        weights = [part * 0 + 40 / len(a) for part in parts]  # 40 bins a unit
-        axis.hist(parts, bins.numpy(), weights=weights, stacked=True, color=colours)
+        group = z.argmax(-1) if groups == z.shape[1] else z[:, 0].argsort().argsort() * 12 // len(z)
+        parts = [a[group == i].numpy() for i in range(groups)]
+        axis.hist(parts, bins=80, range=(-1, 1), density=True, stacked=True, color=colours)
         axis.plot(x, reward(x), color="black", linewidth=1.5)
         axis.set(title=f"iteration {iteration}", xlabel="action", xlim=(-1, 1), ylim=(0, 3))
-    axes[0].set_ylabel("reward (line)\ndensity" + ", coloured by z" * (snapshots[0][2].shape[1] > 0))
+    axes[0].set_ylabel("reward (line), density (by z)")
     axes[-1].plot(mean_rewards, color="tab:red")
     axes[-1].axhline(BEST_REWARD, color="black", linestyle="--", linewidth=1)
     axes[-1].set(title="mean reward (dashed: the best)", xlabel="iteration", ylim=(0, 1.2))
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
     args = tyro.cli(Args, description=__doc__.split("\n\n")[0])
-    check_args(args, {word[2:].split("=")[0].replace("-", "_") for word in sys.argv[1:] if word[:2] == "--"})
+    given = {word[2:].split("=")[0].replace("-", "_").removeprefix("no_") for word in sys.argv[1:] if word[:2] == "--"}
+    check_args(args, given)
     run_dir = Path("runs", f"bandit-{args.method}__{args.exp_name}__{args.seed}__{int(time.time())}")
     try:
         run_dir.mkdir(parents=True)
@@ -197,10 +184,10 @@ if __name__ == "__main__":
         # ALGO LOGIC: one step up the gradient of Eq. 2
         progress = iteration / max(1, args.iterations - 1)
         temperature = args.temperature_start ** (1 - progress) * args.temperature_end**progress
-        climb, terms, a, _ = objective(agent, args.batch_size, temperature, args.beta,
-                                       args.method == "rpg" or args.reparameterized)
+        surrogate, terms, a, _ = objective(agent, args.batch_size, temperature, args.beta,
+                                           args.method == "rpg" or args.reparameterized)
         optimizer.zero_grad()
-        (-temperature * climb).backward()  # in units of the reward
+        (-temperature * surrogate).backward()  # in units of the reward
         optimizer.step()
 
         mean_rewards.append(reward(a).mean().item())
@@ -209,11 +196,12 @@ if __name__ == "__main__":
         for key, value in (logs | {"charts/mean_reward": mean_rewards[-1]}).items():
             writer.add_scalar(key, value, iteration)
         if not math.isfinite(logs["elbo/elbo"]):
-            refuse(f"the ELBO is nan or infinite at iteration {iteration}: try a smaller --learning-rate")
+            writer.close()
+            refuse(f"the ELBO is nan or infinite at iteration {iteration}: try a smaller --learning-rate", 1)
 
     a = snapshots[-1][1]
     mode = "global" if (a < VALLEY).float().mean() > 0.5 else "local"
-    draw(snapshots, mean_rewards, run_dir / "bandit.png")
+    plot(snapshots, mean_rewards, run_dir / "bandit.png", args)
     writer.close()
     print(json.dumps({"run_dir": str(run_dir), "method": args.method, "seed": args.seed,
                       "mean_reward": round(reward(a).mean().item(), 4), "best_reward": BEST_REWARD, "mode": mode,

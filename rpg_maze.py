@@ -547,7 +547,6 @@ if __name__ == "__main__":
                 logs["alpha_loss"] = args.alpha * log_alpha[0].exp() * (logs["entropy"] + act_dim)
                 descend("log_alpha", logs["alpha_loss"])
             if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
-                pi_z = pi_z.expand(args.horizon, *pi_z.shape)  # (H, B, Z)
                 logs["info_loss"] = -posterior.log_prob(pi_s.detach(), pi_a.detach(), pi_z).mean()
                 descend("posterior", logs["info_loss"])
                 logs["info_reward"] = -args.beta * logs["info_loss"]

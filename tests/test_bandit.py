@@ -52,7 +52,7 @@ def test_reward():
 @pytest.mark.parametrize("method", ["rpg", "gaussian"])
 def test_policy_density_integrates_to_one_and_is_the_histogram(method):
     agent = make_agent(method)
-    z = torch.eye(3, dtype=torch.float64)[1:2] if method == "rpg" else torch.zeros(1, 0)
+    z = torch.eye(3, dtype=torch.float64)[1:2] if method == "rpg" else torch.ones(1, 1)
     edges = torch.linspace(-1, 1, 40_001, dtype=torch.float64)
     centres = (edges[1:] + edges[:-1]) / 2
     with torch.no_grad():
@@ -169,6 +169,19 @@ def test_what_a_run_writes(finished):
         assert len(curve) == 500 and np.mean(curve[-20:]) > np.mean(curve[:20])
 
 
+@pytest.mark.parametrize("flags", ["--latent gaussian", "--method gaussian --reparameterized"])
+def test_variants_run_and_draw(tmp_path, flags):
+    code, out, err = run(tmp_path, "--iterations", "12", *flags.split())
+    assert code == 0, err
+    assert imageio.v3.imread(tmp_path / json.loads(out)["run_dir"] / "bandit.png").std() > 20
+
+
+def test_numerical_trouble_is_reported(tmp_path):
+    code, out, err = run(tmp_path, "--temperature-start", "1e-9", "--temperature-end", "1e-9", "--beta", "2e9",
+                         "--learning-rate", "2e9", "--hidden-dim", "512", "--iterations", "200")
+    assert code == 1 and "nan or infinite" in err and len(err.splitlines()) == 1
+
+
 def test_seed_decides_everything(tmp_path):
     first, again, other = (json.loads(run(tmp_path, "--iterations", "5", "--exp-name", name, "--seed", seed)[1])
                            for name, seed in (("a", "7"), ("b", "7"), ("c", "8")))
@@ -176,7 +189,8 @@ def test_seed_decides_everything(tmp_path):
 
 
 @pytest.mark.parametrize("flags, names", [
-    (dict(iterations=0), "--iterations 0"), (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"),
+    (dict(iterations=0), "--iterations 0"), (dict(seed=10**20), "--seed"), (dict(learning_rate=1e38), "--learning-rate"),
+    (dict(batch_size=1), "--batch-size 1: must be at least 2"), (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"),
     (dict(learning_rate=math.nan), "--learning-rate"), (dict(latent_dim=0), "--latent-dim"),
     (dict(temperature_end=9.0), "--temperature-end"), (dict(reparameterized=True), "--reparameterized"),
     (dict(method="gaussian", latent="gaussian"), "--latent"), (dict(method="gaussian", hidden_dim=8), "--hidden-dim"),
@@ -189,7 +203,7 @@ def test_bad_flags(capsys, flags, names):
 
 
 def test_bad_input_as_typed(tmp_path):
-    for flags in ("--posterior-std 0.1", "--method=gaussian --beta=1"):
+    for flags in ("--posterior-std 0.1", "--method=gaussian --beta=1", "--no-reparameterized"):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and "no effect" in err and len(err.splitlines()) == 1 and not out
     (tmp_path / "runs").write_text("a file where the directory should go")
