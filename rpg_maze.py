@@ -12,7 +12,7 @@ gradient. The reward is r − α log π(a|s,z) + β log p(z|s,a) (Sec. 4.3), and
 The metric: coverage, the share of the 10 x 10 unit squares of the maze visited so far.
 
     paper  here    shape    what
-    o      obs     (B, O)   observation: position x 0.01, then the position in halves of the maze, for the encoding
+    o      obs     (B, O)   observation: position x 0.01, then position / 5, which is encoded
     s      s       (B, S)   latent state s = f(o)  (TD-MPC calls this z)
     z      z       (B, Z)   latent of the policy, constant over an episode; Z = 0 for --latent none
     a      a       (B, A)   action in [-1, 1]: a move along x and y
@@ -29,17 +29,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Optional
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn as nn
 import tyro
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, average, make_env, make_vector_env
-
-matplotlib.use("Agg")  # draws to files: no display needed
-import matplotlib.pyplot as plt  # noqa: E402
+from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, make_vector_env
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Args:
     horizon: int = 3  # steps the model is rolled out, in training and for values (paper Table 1; K in Eqs. 3 and 4)
     hidden_dim: int = 128  # width of all hidden layers and of the GRU (paper App. A: 256)
     state_dim: int = 100  # size of the latent state s (paper Table 1)
-    num_frequencies: int = 6  # of the positional encoding of the position (paper Table 1); 0: none (Fig. 8D)
+    num_frequencies: int = 6  # of the positional encoding, for all networks (paper Table 1); 0: none (Fig. 8D)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error
     value_coef: float = 0.5  # L3 of Eq. 4, weight of the value's error
@@ -96,7 +94,7 @@ RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bou
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
 COMPONENTS, COUPLINGS = 12, 4  # of --policy gmm and of --policy flow (official code)
 CEM_SAMPLES, CEM_ELITES, CEM_ITERATIONS, CEM_MIN_STD = 64, 8, 3, 0.05  # --policy cem: sequences tried, kept, rounds
-TRAJECTORIES = 64  # of the policy, in each look at it
+TRAJECTORIES, SHOWN = 64, 6  # episodes in a snapshot of the policy; snapshots in maze.png, at most
 CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "compile"}
 
 
@@ -119,7 +117,8 @@ def check_args(args, given):
         (start < args.batch_size, f"--batch-size {args.batch_size} is more than --learning-starts {start} can fill"),
         (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
         (size < max(start, args.rnd_buffer_size or 0), "--buffer-size is below --learning-starts or --rnd-buffer-size"),
-        (not args.goal and given & {"reward_scale"}, "no --goal"),
+        (args.policy == "cem" and args.compile, "--compile does not go with --policy cem: it would compile every step"),
+        (args.goal is None and given & {"reward_scale"}, "no --goal"),
         (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std"}, "--latent none"),
         (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
         (args.rnd_coef == 0 and given & {"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0"),
@@ -276,41 +275,34 @@ class FlowPolicy(nn.Module):
 
     def __init__(self, act_dim, latent_dim, args):
         super().__init__()
-        self.halves = act_dim // 2, act_dim - act_dim // 2
-        sizes = [self.halves[i % 2] for i in range(COUPLINGS)]  # of the half that stays
-        in_dim = args.state_dim + latent_dim
-        self.nets = nn.ModuleList(mlp(in_dim + n, args.hidden_dim, 2 * (act_dim - n)) for n in sizes)
+        self.sizes, in_dim = (act_dim // 2, act_dim - act_dim // 2), args.state_dim + latent_dim
+        self.nets = nn.ModuleList(mlp(in_dim + self.sizes[i % 2], args.hidden_dim, 2 * self.sizes[1 - i % 2])
+                                  for i in range(COUPLINGS))  # an even number: the parts end in their order
 
     def forward(self, s, z):
         """As GaussianPolicy.forward."""
-        condition, (n, m) = torch.cat([s, z], -1), self.halves
-        noise = torch.randn_like(condition[..., :1].expand(*condition.shape[:-1], n + m))
-        logp = normal_log_prob(noise, torch.zeros_like(noise), torch.zeros_like(noise)) - (n + m) * math.log(0.4)
-        stays, moves = (0.4 * noise).split([n, m], -1)
+        condition = torch.cat([s, z], -1)
+        zeros = condition.new_zeros(*condition.shape[:-1], sum(self.sizes))
+        u = 0.4 * torch.randn_like(zeros)
+        logp = normal_log_prob(u, zeros, zeros + math.log(0.4))
+        stays, moves = u.split(self.sizes, -1)
         for net in self.nets:
             shift, log_scale = net(torch.cat([condition, stays], -1)).chunk(2, -1)
             log_scale = log_scale.clamp(-5, 5)
-            stays, moves = moves * log_scale.exp() + shift, stays  # the next coupling moves the other half
+            stays, moves = moves * log_scale.exp() + shift, stays  # the next coupling moves the other part
             logp = logp - log_scale.sum(-1)
-        return squash(torch.cat([stays, moves] if COUPLINGS % 2 == 0 else [moves, stays], -1), logp)
+        return squash(torch.cat([stays, moves], -1), logp)
 
 
 POLICIES = {"gaussian": GaussianPolicy, "gmm": GMMPolicy, "flow": FlowPolicy, "cem": GaussianPolicy}
 
 
-class Prior(nn.Module):
-    """π(z|s₁), fixed: N(0, I), or uniform over one-hot z."""
-
-    def __init__(self, latent_dim, args):
-        super().__init__()
-        self.categorical, self.latent_dim = args.latent == "categorical", latent_dim
-
-    def sample(self, s):
-        """One z (B, Z) for each s (B, S)."""
-        if self.categorical:
-            index = torch.randint(self.latent_dim, (len(s),), device=s.device)
-            return nn.functional.one_hot(index, self.latent_dim).to(s.dtype)
-        return torch.randn(len(s), self.latent_dim, device=s.device)
+def sample_z(n, args, device):
+    """z (n, Z) ~ π(z|s₁), which is fixed: N(0, I), or uniform over one-hot z; Z = 0 for --latent none."""
+    if args.latent == "categorical":
+        index = torch.randint(args.latent_dim, (n,), device=device)
+        return nn.functional.one_hot(index, args.latent_dim).float()
+    return torch.randn(n, args.latent_dim * (args.latent != "none"), device=device)
 
 
 class Posterior(nn.Module):
@@ -421,47 +413,50 @@ def model_loss(model, target_model, policy, posterior, obs, a, z, reward, termin
 @torch.no_grad()
 def plan(model, posterior, s, z, act_dim, args):
     """--policy cem: actions (B, A) at s (B, S), z (B, Z), by the cross-entropy method. Sequences of `horizon` actions
-    are drawn from a Gaussian, valued in the model as in Eq. 3, and the Gaussian is fitted to the best of them."""
-    batch = args.horizon, len(s), CEM_SAMPLES, act_dim
+    are drawn from a Gaussian, valued in the model as in Eq. 3, and the Gaussian is fitted to the best of them. It only
+    acts: the values that it plans with, and α, are those of the Gaussian π(a|s,z), trained as ever."""
+    shape = args.horizon, len(s), CEM_SAMPLES, act_dim
     mean, std = s.new_zeros(args.horizon, len(s), 1, act_dim), s.new_ones(args.horizon, len(s), 1, act_dim)
     s, z = s.repeat_interleave(CEM_SAMPLES, 0), z.repeat_interleave(CEM_SAMPLES, 0)
     for _ in range(CEM_ITERATIONS):
-        a = (mean + std * torch.randn(batch, device=s.device)).clamp(-1, 1)
+        a = (mean + std * torch.randn(shape, device=s.device)).clamp(-1, 1)
         steps = iter(a.flatten(1, 2))  # (B * samples, A) each
         planned = lambda s, z: (next(steps), s.new_zeros(len(s)))  # noqa: E731  in the place of π(a|s,z)
         v_est, *_ = value_estimate(model, planned, posterior, s, z, 0.0, args, twins=2)
-        best = v_est.amin(0).view(batch[1:3]).topk(CEM_ELITES, -1).indices  # (B, elites)
+        best = v_est.amin(0).view(shape[1:3]).topk(CEM_ELITES, -1).indices  # (B, elites)
         elites = a.gather(2, best[None, :, :, None].expand(args.horizon, -1, -1, act_dim))
         mean, std = elites.mean(2, keepdim=True), elites.std(2, keepdim=True).clamp(min=CEM_MIN_STD)
     return (mean[0, :, 0] + std[0, :, 0] * torch.randn_like(mean[0, :, 0])).clamp(-1, 1)
 
 
-def draw(looks, visits, coverage, path):
-    """Fig. 5 as a PNG: trajectories of the policy, coloured by z, at each of the `looks` [(step, positions (T, N, 2),
+def plot(snapshots, visits, coverage, path, latent):
+    """Fig. 5 as a PNG: trajectories of the policy, coloured by z, in some of the snapshots [(step, positions (T, N, 2),
     z (N, Z))]; how often each unit square was visited, visits (10, 10); coverage [(step, share)]."""
-    figure, axes = plt.subplots(1, len(looks) + 2, figsize=(3.1 * len(looks) + 7, 3.4), layout="constrained")
+    shown = np.unique(np.linspace(0, len(snapshots) - 1, SHOWN).astype(int)) if snapshots else []
+    figure = Figure(figsize=(3.1 * len(shown) + 7, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(shown) + 2)
     for axis in axes[:-1]:
-        colour = "white" if axis is axes[-2] else "black"
         for flip, walls in zip((1, -1), MAZE_WALLS):
             for place, low, high in walls:
-                axis.plot(*((place, place), (low, high))[::flip], color=colour, linewidth=1.2)
-        axis.set(aspect="equal", xticks=[], yticks=[])
-    for axis, (step, positions, z) in zip(axes, looks):
-        colours = ["tab:blue"] * positions.shape[1]
-        if z.shape[1]:  # a Gaussian z: its first three dimensions as red, green, blue; a category: its colour
-            rgb = np.pad(1 / (1 + np.exp(-1.7 * z[:, :3])), ((0, 0), (0, 2)), constant_values=0.5)[:, :3]
-            colours = plt.cm.turbo(z.argmax(-1) / z.shape[1]) if set(z.ravel()) <= {0, 1} else rgb
+                axis.plot(*((place, place), (low, high))[::flip], color="black" if axis is not axes[-2] else "white")
+        axis.set(aspect="equal", xticks=[], yticks=[], xlim=(-5.1, 5.1), ylim=(-5.1, 5.1))
+    for axis, (step, positions, z) in zip(axes, (snapshots[i] for i in shown)):
+        colours = np.full((len(z), 3), 0.4)
+        if latent == "categorical":
+            colours = colormaps["turbo"](z.argmax(-1) / z.shape[1])
+        elif latent == "gaussian":  # its first three dimensions as red, green and blue
+            colours[:, : z.shape[1]] = 1 / (1 + np.exp(-1.7 * z[:, :3]))
         for i, colour in enumerate(colours):
             axis.plot(*positions[:, i].T, color=colour, linewidth=0.8, alpha=0.8)
-        axis.set(title=f"policy at step {step:,}", xlim=(-5.1, 5.1), ylim=(-5.1, 5.1))
+        axis.set_title(f"policy at step {step:,}")
     image = axes[-2].imshow(np.log10(1 + visits.T), origin="lower", extent=(-5, 5, -5, 5), cmap="magma")
     axes[-2].set_title("visits")
     figure.colorbar(image, ax=axes[-2], label="log10(1 + steps in the square)", shrink=0.8)
     axes[-1].plot(*np.array(coverage).T, color="tab:red")
     axes[-1].set(title="coverage", xlabel="environment steps", ylim=(0, 1.02))
+    axes[-1].xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
     axes[-1].grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
@@ -484,11 +479,11 @@ if __name__ == "__main__":
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
     # environments, replay, networks, optimisers
-    latent_dim, options = 0 if args.latent == "none" else args.latent_dim, [f"goal={args.goal}"] if args.goal else []
+    latent_dim = 0 if args.latent == "none" else args.latent_dim
+    obs_dim, act_dim, object_dim = *Maze.observation_space.shape, *Maze.action_space.shape, Maze.object_dim
     try:
+        options = [] if args.goal is None else [f"goal={args.goal}"]
         envs = make_vector_env("maze", args.num_envs, args.seed, options=options)
-        obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
-        object_dim = make_env("maze").unwrapped.object_dim
         replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
         if args.resume is None:
             run_dir = Path("runs", f"maze__{args.exp_name}__{args.seed}__{int(time.time())}")
@@ -496,7 +491,7 @@ if __name__ == "__main__":
     except (ValueError, OSError, RuntimeError) as error:  # a cell that isn't there, an unwritable directory
         refuse(error)
     model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
-    target_model, prior = copy.deepcopy(model).requires_grad_(False), Prior(latent_dim, args)
+    target_model = copy.deepcopy(model).requires_grad_(False)
     policy = POLICIES[args.policy](act_dim, latent_dim, args)
     posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
     rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
@@ -560,25 +555,28 @@ if __name__ == "__main__":
         s = model.encoder(obs)
         return plan(model, posterior, s, z, act_dim, args) if args.policy == "cem" else policy(s, z)[0]
 
-    def look():
+    def mark(obs):
+        """Count the unit square where each agent is; obs (N, O)."""
+        np.add.at(visits, tuple(((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9).T), 1)
+
+    def snapshot():
         """Play TRAJECTORIES episodes, always from the same seed: (step, positions (T, N, 2), z (N, Z))."""
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            mazes = make_vector_env("maze", TRAJECTORIES, 0)
-            obs, positions = torch.as_tensor(mazes.reset()[0], device=device), []
-            z = prior.sample(obs)
+            mazes, positions = make_vector_env("maze", TRAJECTORIES, 0), []
+            obs, z = mazes.reset()[0], sample_z(TRAJECTORIES, args, device)
             for _ in range(MAZE_LENGTH):
-                positions.append(MAZE_HALF * obs[:, -2:].cpu().numpy())
-                obs = torch.as_tensor(mazes.step(act(obs, z).cpu().numpy())[0], device=device)
+                positions.append(MAZE_HALF * obs[:, -2:])
+                obs = mazes.step(act(torch.as_tensor(obs, device=device), z).cpu().numpy())[0]
         return global_step, np.stack(positions), z.cpu().numpy()
 
     def write_figures():
         """maze.png, and maze.npz with what is drawn there."""
-        steps, positions, z = zip(*looks)
+        steps, positions, z = map(np.array, zip(*snapshots)) if snapshots else ([], [], [])
         with open(run_dir / "maze.npz.new", "wb") as file:
-            np.savez(file, steps=steps, positions=np.stack(positions), z=np.stack(z), visits=visits, coverage=coverage)
+            np.savez(file, steps=steps, positions=positions, z=z, visits=visits, coverage=coverage)
         os.replace(run_dir / "maze.npz.new", run_dir / "maze.npz")
-        draw(looks, visits, coverage, run_dir / "maze.png")
+        plot(snapshots, visits, coverage, run_dir / "maze.png", args.latent)
 
     def save():
         """End the running episodes, as a time limit does, and save everything that a resumed run needs. Renaming
@@ -590,7 +588,7 @@ if __name__ == "__main__":
         adams = [adam.state_dict() for adam in optimizers.values()]
         state = {"agent": agent.state_dict(), "optimizers": adams, "rng": rng, "coverage": coverage,
                  "progress": (global_step, updates, episodes, recent), "visits": torch.tensor(visits),
-                 "looks": [(step, torch.tensor(positions), torch.tensor(z)) for step, positions, z in looks]}
+                 "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots]}
         files = {"checkpoint.pt": state, "buffer.pt": ring, "model.pt": state["agent"]}
         for name, content in files.items():
             torch.save(content, run_dir / f"{name}.new")
@@ -598,18 +596,20 @@ if __name__ == "__main__":
             os.replace(run_dir / f"{name}.new", run_dir / name)
 
     def halt(culprit):
-        """End: what the last checkpoint and the event file hold was good."""
-        writer.close()
+        """End with the figures up to here; the last checkpoint and what was logged were good."""
+        culprit = next((f"losses/{key}" for key, value in sums.items() if not value.isfinite()), culprit)
+        coverage.append((global_step, float((visits > 0).mean())))
+        write_figures(), writer.close()
         refuse(f"{culprit} is nan or infinite at step {global_step}; {run_dir} has all that was logged before it", 1)
 
     global_step, updates, episodes, recent = 0, 0, 0, []
-    looks, visits, coverage = [], np.zeros((10, 10), np.int64), []
+    snapshots, visits, coverage = [], np.zeros((10, 10), np.int64), []
     if args.resume is not None:  # from the newest complete checkpoint
         complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
         for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: "checkpoint" in path.name):  # that one last
             path.replace(path.with_suffix("")) if complete else path.unlink()
         try:
-            state, ring = (torch.load(run_dir / f, device, weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
+            state, ring = (torch.load(run_dir / f, "cpu", weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
             agent.load_state_dict(state["agent"])
             for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
                 adam.load_state_dict(adam_state)
@@ -619,7 +619,10 @@ if __name__ == "__main__":
                 set_state(rng_state.cpu())
             global_step, updates, episodes, recent = state["progress"]
             coverage, visits = state["coverage"], state["visits"].numpy()
-            looks = [(step, positions.numpy(), z.numpy()) for step, positions, z in state["looks"]]
+            snapshots = [(step, x.numpy(), z.numpy()) for step, x, z in state["snapshots"]]
+            every = args.figure_frequency or math.inf
+            if snapshots and snapshots[-1][0] % every >= args.num_envs:  # there only because the run ended there
+                snapshots.pop()
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step < args.total_timesteps:
@@ -635,13 +638,14 @@ if __name__ == "__main__":
     while not over:
         if restart:  # a resumed run goes on like the uninterrupted one
             obs, _ = envs.reset()
+            mark(obs)
             age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
-            z, restart = torch.zeros(args.num_envs, latent_dim, device=device), False
+            z = torch.zeros(args.num_envs, latent_dim, device=device)
 
         # ALGO LOGIC: put action logic here
         obs_tensor = torch.as_tensor(obs, device=device)
         if not age.all():  # z ~ π(z|s₁), once an episode
-            z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], prior.sample(obs_tensor), z)
+            z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], sample_z(len(z), args, device), z)
         a = act(obs_tensor, z)
         actions = a.cpu().numpy()  # before the update is launched, or it would wait for that
         # ALGO LOGIC: training
@@ -659,8 +663,7 @@ if __name__ == "__main__":
         replay.add(obs_tensor, a, z, torch.as_tensor(outcome, device=device))
         last_step, global_step = global_step, global_step + int((~done).sum())
         obs, age, done = next_obs, np.where(done, 0, age + 1), terminations | truncations
-        square = ((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9)  # of 1 x 1
-        np.add.at(visits, tuple(square.T), 1)
+        mark(obs)
         for i in np.flatnonzero(done):
             episodes += 1
             recent = recent[1 - RECENT :] + [infos["summary"][i].tolist()]
@@ -680,20 +683,19 @@ if __name__ == "__main__":
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()
             if figure_due:
-                looks.append(look())
+                snapshots.append(snapshot())
                 write_figures()
         if over or time.time() - print_time > (0.2 if on_terminal else 10):
             print_time, left = time.time(), (args.total_timesteps - global_step) / max(sps, 0.1)
             line = f"step {global_step:,} of {args.total_timesteps:,} | {sps:.0f} steps/s | {left / 60:.0f} min left"
             line += f" | coverage {(visits > 0).mean():.2f}"
             print(line, end="\x1b[K\r" if on_terminal and not over else "\n", flush=True)
-        if checkpoint_due:
+        if restart := checkpoint_due:
             writer.flush(), save()
-            restart = True
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take")
-        sps = 0.0
+        coverage, sps = [(global_step, float((visits > 0).mean()))], 0.0
     envs.close(), writer.close()
     print(json.dumps({"run_dir": str(run_dir), "env_id": "maze", "seed": args.seed, "global_step": global_step,
                       "episodes": episodes, "coverage": coverage[-1][1], **average(recent), "sps": round(sps, 1)}))

@@ -44,9 +44,13 @@ def collect(run_dirs):
     """Add the runs to maze.csv."""
     curves = read(RESULTS / "maze.csv", "method", "seed")
     for run_dir in map(Path, run_dirs):
+        if not (run_dir / "maze.npz").exists():
+            print(f"{run_dir} left out: it has no maze.npz yet")
+            continue
         args = json.loads((run_dir / "args.json").read_text())
-        coverage = np.load(run_dir / "maze.npz")["coverage"]
-        curves[args["exp_name"], str(args["seed"])] = [(int(n), share) for n, share in coverage if n % EVERY == 0]
+        steps, coverage = np.load(run_dir / "maze.npz")["coverage"].T
+        grid = np.arange(EVERY, steps[-1] + 1, EVERY)  # ends early where the run diverged
+        curves[args["exp_name"], str(args["seed"])] = [*zip(grid.astype(int), np.interp(grid, steps, coverage))]
     with open(RESULTS / "maze.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("method", "seed", "step", "coverage"))
@@ -55,7 +59,7 @@ def collect(run_dirs):
 
 
 def draw():
-    """maze.png: a panel for each of Fig. 8; ours solid (thin: each seed), the paper's dashed."""
+    """maze.png: a panel for each of Fig. 8; ours solid (thin: each seed, a cross where one ended), the paper's dashed."""
     ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
     figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.6), sharey=True, layout="constrained")
     for axis, (title, methods) in zip(axes, PANELS.items()):
@@ -64,9 +68,12 @@ def draw():
             for run in runs:
                 axis.plot(*run, color=colour, linewidth=0.7, alpha=0.4)
             if runs:
-                length = min(run.shape[1] for run in runs)  # the mean ends where the first seed does
-                mean = np.mean([run[1, :length] for run in runs], 0)
-                axis.plot(runs[0][0, :length], mean, color=colour, linewidth=2, label=f"{method} ({len(runs)})")
+                steps = max((run[0] for run in runs), key=len)  # a run that diverged stays at its last value
+                mean = np.mean([np.interp(steps, *run) for run in runs], 0)
+                axis.plot(steps, mean, color=colour, linewidth=2, label=f"{method} ({len(runs)})")
+                for run in runs:
+                    if run.shape[1] < len(steps):
+                        axis.plot(*run[:, -1], "x", color=colour)
             if name:
                 label = None if runs else f"{method} (paper)"
                 axis.plot(*np.array(paper[title[0], name]).T, "--", color=colour, linewidth=1.3, label=label)
@@ -80,8 +87,9 @@ def draw():
 
 def beside(run_dirs):
     """maze_runs.png: the figures of some runs, one below the other."""
-    figure, axes = plt.subplots(len(run_dirs), 1, figsize=(16, 3.6 * len(run_dirs)), layout="constrained")
-    for axis, run_dir in zip(axes, map(Path, run_dirs)):
+    size = 16, 3.6 * len(run_dirs)
+    figure, axes = plt.subplots(len(run_dirs), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, run_dir in zip(axes.flat, map(Path, run_dirs)):
         args = json.loads((run_dir / "args.json").read_text())
         axis.imshow(plt.imread(run_dir / "maze.png"))
         axis.set_title(f"{args['exp_name']}, seed {args['seed']}", fontsize=14, loc="left")
