@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The runs behind benchmark/results/laptop.csv: laptop settings, one thread and 8 to 12 minutes each, two at a time on two
-# cores. Then: python benchmark/collect.py runs/* > benchmark/results/laptop.csv
+# The runs behind benchmark/results/laptop.csv: laptop settings, one thread each, two at a time on two cores; 60 000 steps
+# take 12 to 20 minutes. Then:
+#   python benchmark/collect.py benchmark/results/laptop.csv runs/*
+#   python benchmark/plot.py benchmark/results/laptop.csv benchmark/results/laptop.png
 export OMP_NUM_THREADS=1
-laptop="--total-timesteps 50000 --batch-size 64 --hidden-dim 128 --eval-frequency 10000 --checkpoint-frequency 25000"
-for task in button-press window-open; do
+laptop="--num-envs 2 --batch-size 64 --hidden-dim 128 --eval-frequency 10000 --checkpoint-frequency 20000"
+run() { echo "--env-id metaworld-$1 --total-timesteps $2 --seed $3 $laptop --exp-name $4"; }
+for job in "button-press-topdown 60000" "button-press-topdown-wall 100000"; do
   for seed in 1 2 3; do
-    echo "--exp-name rpg   --env-id metaworld-$task --seed $seed $laptop --rnd-dim 128"
-    echo "--exp-name mbsac --env-id metaworld-$task --seed $seed $laptop --rnd-dim 128 --latent none"
-    echo "--exp-name nornd --env-id metaworld-$task --seed $seed $laptop --rnd-coef 0"
+    run $job $seed "rpg --rnd-dim 128"
+    run $job $seed "nornd --rnd-coef 0"
+    run $job $seed "mbsac --rnd-dim 128 --latent none"
   done
 done | xargs -P 2 -L 1 python rpg.py
-python rpg.py --exp-name rpg --env-id metaworld-basketball --seed 1 $laptop --rnd-dim 128 --total-timesteps 100000
-# What was run: mbsac button-press 1-2, window-open 1-3; nornd 1-2 (button-press 2 to 31 000); basketball to 88 500.
-# Seed 1 of rpg on both tasks, below 0.9 at 50 000 steps, went on: python rpg.py --resume runs/NAME --total-timesteps 75000
+# laptop_5envs.csv: the same with --num-envs 5 (the paper's five steps an update), on the tasks and seeds it lists.
