@@ -206,6 +206,25 @@ def test_five_take_little_more_memory_than_one():
     assert len(more) == len(IDS) and max(map(float, more.values())) < 250.0, more
 
 
+@pytest.mark.parametrize("env_id, place", [
+    ("ant-push-sparse", lambda d, error: d.qpos.__setitem__(slice(3), (0.0, 14.0 - error, 0.75))),  # 5 m before (0, 19)
+    ("block-push", lambda d, error: d.qpos.__setitem__(slice(4), (-1.4, 1.4, 0.0, 1.2 - error))),  # 0.2 m from its goal
+    ("block-push-1", lambda d, error: d.qpos.__setitem__(slice(2), (-1.2 + error, 1.4))),
+    ("cheetah-back", lambda d, error: d.qpos.__setitem__(0, -10.0 + error)),
+    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-1.5, 0.72 * 1.57 - error))),
+    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-0.72 * 1.57 + error, 1.5))),
+])
+def test_success_flips_at_its_threshold(env_id, place):
+    """A state just short of success and one just beyond it, at rest, and a decision of doing nothing."""
+    for error, success in ((0.02, 0.0), (-0.02, 1.0)):
+        env = make_env(env_id, seed=1)
+        env.reset()
+        env.unwrapped.data.qvel[:] = 0.0
+        place(env.unwrapped.data, error)
+        _, reward, _, _, info = env.step(np.zeros(env.action_space.shape, np.float32))
+        assert reward == info["success"] == success
+
+
 # --- Adroit
 
 
@@ -242,10 +261,10 @@ def test_adroit_is_the_package(task):
         assert info["success"] == their_info["success"]
 
 
-@pytest.mark.parametrize("task, paper, strict", [("door", 1.0, 1.35), ("hammer", 0.02, 0.01)])
-def test_adroit_thresholds(task, paper, strict):
-    """The success flips at the threshold of the paper, or of the package with the option."""
-    for options, threshold in (((), paper), (("strict",), strict)):
+@pytest.mark.parametrize("task, official, strict", [("door", 1.0, 1.35), ("hammer", 0.02, 0.01)])
+def test_adroit_thresholds(task, official, strict):
+    """The success flips at the threshold of the official code, or of the package with the option."""
+    for options, threshold in (((), official), (("strict",), strict)):
         env = make_env(f"adroit-{task}", seed=1, options=options).unwrapped
         obs, flags = env.sim._get_obs(), []
         for error in (-1e-3, 1e-3):
@@ -307,20 +326,18 @@ def test_pusher_script_solves_random_blocks(env_id):
 
 
 def test_going_straight_is_not_enough():
-    """Pushing the left block up leaves it 0.2 m beside its goal: the tolerance wants a push sideways too."""
+    """Pushing the block up, as far as its goal lies, leaves it 0.2 m beside it: no success without a push sideways."""
     env = make_env("block-push-1", seed=1)
     env.reset()
+    task = env.unwrapped
+    goal, straight = task._goals.copy(), task._goals.copy()
+    straight[0, 0] = task._blocks[0, 0]
+    task._goals[:] = straight  # for the script
     script = solutions.pusher_script(env)
-
-    def only_up():
-        action = script()
-        x, y = env.unwrapped._blocks[0]
-        return action if y < 1.3 and abs(x + 1.2) < 1e-3 else np.zeros(2, np.float32)
-
-    env.unwrapped._goals[0, 0] = -1.2  # where a straight push ends ...
-    solutions.play(env, only_up)
-    error = env.unwrapped._blocks[0] - (-1.4, 1.4)  # ... measured from the real goal
-    assert abs(error[1]) < 0.15 and np.hypot(*error) > 0.2
+    successes = solutions.play(env, lambda: script() if task._blocks[0, 1] < 1.35 else np.zeros(2, np.float32))
+    assert not any(successes), "the reward is that of the true goal"
+    np.testing.assert_allclose(task._blocks, straight, atol=0.1)
+    assert np.linalg.norm(task._blocks - goal) > 0.2
 
 
 def test_pixels_show_the_state():
@@ -379,20 +396,23 @@ def test_sinusoids_run_back():
 # --- ant-push
 
 
-def test_ant_push_has_a_way_and_a_local_optimum():
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_ant_push_has_a_way_and_a_local_optimum(seed):
     """Left, up, right, up reaches the room; straight ahead earns more early and ends behind the block, for good.
 
-    Measured at 1.8 m/s: success at decision 189, return -292; ahead -341, but -123 against -178 in the first 100.
-    An ant below about 1.5 m/s returns less on the right way within 400 decisions (1.2 m/s: -446 against -382).
+    Measured at 1.8 m/s, ten of ten seeds: success; ahead none, but 47 to 66 more in the first 100 decisions. The whole
+    episode returns -268 to -393, ahead -335 to -352: the right way returned more on eight of the ten.
     """
-    rewards, successes, ant, block = drag([(-7, 0), (-7, 8), (-0.5, 8), (-1.3, 16), (0, 19)])
-    assert successes[-1] and 100 < successes.argmax() < 250
+    rewards, successes, ant, block = drag([(-7, 0), (-7, 8), (-0.5, 8), (-1.3, 16), (0, 19)], seed)
+    assert successes[-1] and not successes[:100].any()
     assert np.linalg.norm(ant - (0, 19)) < 1.0 and np.abs(block).max() < 12.5
-    ahead, never, ant, block = drag([(0, 19)])
-    assert not never.any()
+    ahead, never, ant, block = drag([(0, 19)], seed)
+    assert not never.any() and ahead[:100].sum() > rewards[:100].sum() + 20.0
     np.testing.assert_allclose(block, (0, 16), atol=0.3)  # in the room's entrance, against its far wall
-    assert ahead[:100].sum() > rewards[:100].sum() + 20.0 and ahead.sum() < rewards.sum() - 20.0
-    right, never, ant, block = drag([(7, 0), (7, 8)])  # a wall stands to the right of the start
+
+
+def test_ant_push_has_a_wall_to_the_right():
+    _, never, ant, _ = drag([(7, 0), (7, 8)])
     assert not never.any() and ant[0] < 4.0
 
 
@@ -414,9 +434,15 @@ def test_ant_push_rewards_and_observations():
         np.testing.assert_allclose(obs[15:29], data.qvel[:14], rtol=1e-6)
         np.testing.assert_allclose(obs[29:], [0.001 * t, 0.0, 8.0, 2.05], rtol=1e-6)
         assert reward == pytest.approx(-0.1 * np.hypot(data.qpos[0], data.qpos[1] - 19.0))
-    for y, success in ((13.9, 0.0), (14.1, 1.0)):  # 5 m before (0, 19)
-        sparse.unwrapped.data.qpos[:3], sparse.unwrapped.data.qvel[:] = (0.0, y, 0.75), 0.0
-        assert sparse.step(np.zeros(8))[1] == success
+
+
+def test_ant_s_starts_and_motors():
+    env = make_env("ant-push", seed=1)
+    starts = np.array([env.reset()[0] for _ in range(50)])
+    spread = np.abs(starts[:, :15] - env.unwrapped.model.qpos0[:15]).max(0)
+    assert (spread > 0.05).all() and (spread <= 0.1 + 1e-6).all()
+    assert (starts[:, 15:29].std(0) > 0.05).all() and (starts[:, 15:29].std(0) < 0.15).all()
+    assert (env.unwrapped.model.actuator_gear[:, 0] == 30.0).all()
 
 
 # --- cabinet
@@ -453,18 +479,20 @@ def test_cabinet_dense_has_a_way_and_a_local_optimum(seed):
 def test_cabinet_dense_reward():
     """The formula of the official code, from the simulator's sites, doors set by hand."""
     env = make_env("cabinet-dense", seed=1).unwrapped
-    for left, right in ((0.0, 0.0), (0.5, 0.0), (1.5, 0.3), (0.2, 1.5), (1.5, 1.5)):
+    for left, right in ((0.0, 0.0), (0.5, 0.0), (1.5, 0.3), (0.2, 1.5), (1.5, 1.5), (-0.05, 0.3), (0.3, -0.05)):
         env.reset()
         env.data.qpos[-2:] = -left, right
         obs, reward, _, _, info = env.step(np.zeros(12))
-        openings = np.abs(env.data.qpos[-2:]) / 1.57
+        angles = env.data.qpos[-2:] * (-1.0, 1.0)  # openings; a door pushed inwards pays nothing
+        openings = np.maximum(angles, 0.0) / 1.57
         fingers = [env.data.site(f"{name}finger").xpos for name in ("left", "right")]
         handles = [env.data.site(f"hinge_site{i}").xpos for i in (1, 2)]
         distances = [np.mean([np.linalg.norm(finger - handle) for finger in fingers]) for handle in handles]
         expected = np.clip(openings / 0.9, 0.0, 1.0).sum() + 1.0 * (openings[0] >= 0.9) + 2.0 * (openings[1] >= 0.9)
         assert reward == pytest.approx(expected - 2.0 * min(distances))
         assert info["success"] == float(openings[1] >= 0.9)
-        np.testing.assert_allclose(obs[3:5], np.abs(env.data.qpos[-2:]), atol=1e-6)
+        assert min(left, right) >= 0.0 or angles.min() < -5e-4  # it is still inside
+        np.testing.assert_allclose(obs[3:5], angles, atol=1e-6)
 
 
 def test_cabinet_observations():
