@@ -1020,7 +1020,10 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
         if render_mode is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # GLFW's, before it fails
-                env.render()
+                try:
+                    env.render()
+                except NotImplementedError as error:
+                    raise ValueError(f"{env_id} cannot be rendered: its class has no render()") from error
     except gym.error.DependencyNotInstalled as error:  # a renderer in Python, for example pygame
         raise ValueError(f"{env_id} cannot be rendered: {one_line(error)}") from error
     except Exception as error:

@@ -5,6 +5,7 @@ The 50 Meta-World tasks are in test_envs.py, the maze's walls in test_maze.py; h
 
 import hashlib
 import importlib.util
+import math
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ ADROIT = [env_id for env_id in IDS if env_id.startswith("adroit")]
 BLOCKS = [env_id for env_id in IDS if env_id.startswith("block")]
 DRAWN_BY_OPENGL = [*ADROIT, "ant-push", "cabinet-dense", "cabinet-sparse", "cheetah-back"]
 NAMES = [*IDS, *(f"{env_id} random-blocks" for env_id in BLOCKS), "maze goal=2,2"]  # an id and its options
+SAME_STARTS = {*BLOCKS, "cabinet-sparse", "maze", "maze goal=2,2"}  # the cabinet's doors alone differ, in their damping
 
 
 def make(name, seed=1):
@@ -105,10 +107,19 @@ def digests(names, seed):
 
 
 def test_same_seed_same_trajectory_in_another_process():
-    here = digests(NAMES, 7)
-    assert here == digests(NAMES, 7) and all(x != y for x, y in zip(here, digests(NAMES, 8)))
-    code = f"import sys; sys.path.insert(0, 'tests'); import test_tasks; print(*test_tasks.digests({NAMES}, 7))"
+    names = [*NAMES, "metaworld-stick-pull", "metaworld-box-close", "HalfCheetah-v5"]
+    here = digests(names, 7)
+    assert here == digests(names, 7)
+    code = f"import sys; sys.path.insert(0, 'tests'); import test_tasks; print(*test_tasks.digests({names}, 7))"
     assert python(code, PYTHONHASHSEED="5").split() == here
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_starts_differ_by_seed_and_by_episode(name):
+    env = make(name, 7)
+    first, second, other = env.reset(seed=7)[0], env.reset()[0], env.reset(seed=8)[0]
+    for x, y in ((first, second), (first, other)):
+        assert (x == y).all() == (name in SAME_STARTS)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -127,9 +138,15 @@ def test_an_episode_depends_on_its_seed_only(env_id):
 
 def stays(task):
     """How far what moves has left its scene, in m (rad for joints): at most 0 inside."""
-    if isinstance(task, envs.Adroit):  # hammer, pen and ball can fall to the floor at -1 m; the ball rolls up to 4 m
-        place = task.data.body("latch" if task.task == "door" else "Object").xpos
-        return max(np.abs(place).max() - 6.0, -1.05 - place[2])
+    if isinstance(task, envs.Adroit) and task.task == "door":  # hinge 0 to 1.57, latch 0 to 1.8; soft ends
+        hinge, latch = task.data.qpos[28:30]
+        return max(-0.1 - hinge, hinge - 1.67, -0.7 - latch, latch - 2.6)
+    if isinstance(task, envs.Adroit):  # hammer, pen and ball can fall to the floor at -1 m; the ball flies up to 8 m
+        place = task.data.body("Object").xpos
+        return max(np.abs(place).max() - 10.0, -1.05 - place[2])
+    if isinstance(task, envs.MetaWorld):  # basketball's, on the table
+        x, y, z = task._frame[4:7]
+        return max(math.hypot(x, y - 0.6) - 0.8, -z)
     if isinstance(task, envs.AntPush):  # the torso is in no wall; at times random actions carry it to the block
         x, y, z = task.data.qpos[:3]
         wall = envs.ANT_MAZE[round(y / envs.ANT_CELL) + 1][round(x / envs.ANT_CELL) + 2] == "#"
@@ -141,21 +158,28 @@ def stays(task):
         low, high = task.model.jnt_range.T
         give = np.where(np.arange(len(low)) == 2, 0.3, 0.12) if task.mobile else 0.12
         return (np.maximum(low - task.data.qpos, task.data.qpos - high) - give).max()
-    return -9.0 - task.data.qpos[0] if isinstance(task, envs.CheetahBack) else np.abs(task._position).max() - 5.0
+    if isinstance(task, envs.CheetahBack):  # it stays near its start, the torso above the floor and below 1.7 m
+        x, z = task.data.qpos[:2]
+        return max(abs(x) - 9.0, abs(z) - 0.7 if z < 0.0 else z - 1.0)
+    return np.abs(task._position).max() - 5.0
 
 
 @pytest.mark.parametrize(
     "name, decisions, share",
     [
-        *((env_id, 1000, 0.1) for env_id in ADROIT if env_id != "adroit-pen"), ("adroit-pen", 1000, 0.4),
+        *((env_id, 10_000, 0.2 if env_id == "adroit-pen" else 0.04) for env_id in ADROIT),
         *((name, 5000 if "pixels" in name else 10_000, 0.02) for name in NAMES if name.startswith("block")),
         *((env_id, 10_000, 0.0) for env_id in ("ant-push", "cabinet-dense", "cabinet-sparse", "cheetah-back", "maze")),
+        ("metaworld-basketball", 10_000, 0.0),
     ],
 )
 def test_random_actions(name, decisions, share):
     """Nothing breaks, nothing leaves the scene, and at most this share of the episodes succeeds at some decision; in
-    half of them an action is kept for 7 decisions. README.md has the shares of many more episodes."""
-    env, out = make(name), []
+    half of them an action is kept for 7 decisions. README.md has the shares of many more episodes.
+
+    One thing does leave: a ball of adroit-relocate that is hit hard flies, at this seed, 8.2 m from the table.
+    """
+    env, out = make(name, seed=5), []
     episodes = -(-decisions // (2 * env.unwrapped.horizon))
     successes = [random_episodes(env, episodes, lambda: out.append(stays(env.unwrapped)), hold) for hold in (1, 7)]
     assert len(out) >= decisions and max(out) <= 0.0
@@ -165,8 +189,8 @@ def test_random_actions(name, decisions, share):
 @pytest.mark.parametrize("env_id", [*ADROIT, "ant-push", "block-push", "block-push-1", "cabinet-dense",
                                     "cabinet-sparse", "cheetah-back"])
 def test_decision_costs_little_more_than_the_simulator(env_id):
-    """Measured: see README.md; the standard is 1.2 times the raw simulator steps, and block-push is above it. Tested
-    with a margin of 0.3 and the best of several runs, as other processes disturb it."""
+    """Measured: see README.md; the standard is 1.2 times the raw simulator steps. Tested with a margin of 0.3 and the
+    best of several runs, as other processes disturb it."""
     task = make_env(env_id, seed=1).unwrapped
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, *task.action_space.shape)).astype(np.float32)
     controls, best = [], {}
@@ -187,7 +211,7 @@ def test_decision_costs_little_more_than_the_simulator(env_id):
             start = time.process_time()
             work()
             best[work] = min(best.get(work, np.inf), time.process_time() - start)
-    assert best[decisions] < (1.6 if env_id in BLOCKS else 1.5) * best[simulator]
+    assert best[decisions] < 1.5 * best[simulator]
     assert best[task.reset] < 0.005  # seconds; measured: up to 0.0012
 
 
@@ -613,12 +637,15 @@ def test_what_a_user_gets_wrong(tmp_path):
     for arguments, words in (("block-pus", "nearest known: block-push"), ("Pendulum-v1 --env-options x", "no options")):
         run = command(tmp_path, "envs.py", *arguments.split())
         assert run.returncode == 1 and words in run.stderr and run.stderr.count("\n") == 1
-    for env_id, known in (("adroit-dor", "adroit-door"), ("ant-pusch", "ant-push"), ("mase", "maze")):
-        with pytest.raises(ValueError, match=f"unknown environment '{env_id}'; nearest known: {known}"):
-            make_env(env_id)
-    for env_id in ("adroit-pen", "cabinet-dense"):
-        with pytest.raises(ValueError, match=f"^{env_id} has no option 'strict'; it has no options$"):
-            make_env(env_id, options=("strict",))
+
+
+def test_the_readmes_own_environment_has_no_frames(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text((ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for script, *flags in (("envs.py", "mine:Mine-v0"), ("rpg.py", "--env-id", "mine:Mine-v0", "--capture-video")):
+        run = command(tmp_path, script, *flags)
+        assert run.returncode and "Traceback" not in run.stderr
+        assert run.stderr.endswith("mine:Mine-v0 cannot be rendered: its class takes no render_mode\n")
 
 
 def test_state_script_refuses_images(tmp_path):
