@@ -401,9 +401,8 @@ class BlockPush(Task):
         # An observation is matrix @ state: more calls of NumPy than that would cost a fifth of the simulator's time.
         self._state = np.zeros(6 * n + 4, np.float32)  # qpos, qvel, goals
         self._moving, self._in_state = (data.qpos, data.qvel), self._state[: 4 * n + 4]
-        blocks, pusher, speeds, pusher_speed, goals = np.split(
-            np.eye(6 * n + 4, dtype=np.float32), np.cumsum((2 * n, 2, 2 * n, 2))
-        )
+        rows = np.eye(6 * n + 4, dtype=np.float32)
+        blocks, pusher, speeds, pusher_speed, goals = np.split(rows, np.cumsum((2 * n, 2, 2 * n, 2)))
         scaled, encoded = (blocks, speeds, goals - blocks, pusher, pusher_speed), (blocks, pusher)
         self._matrix = np.concatenate((0.1 * np.concatenate(scaled), 0.5 * np.concatenate(encoded)))
 
@@ -677,7 +676,8 @@ class Cabinet(Task):
     Reward, cabinet-sparse: 1.0 while both doors are open by 0.72 of their range, the official rule (the paper says
       "fully opened"), else 0.0. cabinet-dense, the official formula: sum over doors of min(opening / 0.9 range, 1), + 2
       if the right door is open by 0.9 of its range, + 1 if the left one is, - 2 x the fingertips' mean distance (m) to
-      the nearer handle. info["success"] there: right door open by 0.9.
+      the nearer handle; an opening below 0, a door pushed inwards, counts 0. info["success"] there: right door open by
+      0.9.
     Truncated after 60 decisions. A reset draws the doors' damping and, if mobile, the base's place.
     """
 
@@ -714,8 +714,8 @@ class Cabinet(Task):
         self.data.ctrl[:] = self._ctrl_mean + self._ctrl_scale * action
         self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         self._mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions one substep behind
-        left, right = self.data.qpos[-2:].tolist()
-        left, right = max(-left, 0.0) / DOOR_RANGE, max(right, 0.0) / DOOR_RANGE  # the left one opens to negative angles
+        left, right = self.data.qpos[-2:].tolist()  # the left one opens to negative angles
+        left, right = max(-left, 0.0) / DOOR_RANGE, max(right, 0.0) / DOOR_RANGE
         if not self.mobile:
             return self._end(self._observation(), min(left, right) >= BOTH_OPEN)
         fingers, handles = ([point.tolist() for point in points] for points in (self._fingers, self._handles))
@@ -919,12 +919,12 @@ def make_gymnasium(env_id: str, render_mode: str | None) -> gym.Env:
     except gym.error.UnregisteredEnv as error:
         raise unknown_id(env_id) from error
     except TypeError as error:
-        if "render_mode" not in str(error):
+        if render_mode is None or "render_mode" not in str(error):
             raise
         raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
     except (gym.error.Error, ImportError, ValueError) as error:  # if a package is missing, they say which to install
         raise ValueError(f"{env_id!r} cannot be made: {one_line(error)}") from error
-    if render_mode and render_mode not in env.metadata["render_modes"]:
+    if render_mode and render_mode not in env.metadata.get("render_modes", ()):
         raise ValueError(f"{env_id} cannot be rendered: its metadata names no render mode {render_mode!r}")
     Box, space = gym.spaces.Box, env.action_space
     is_vector = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1

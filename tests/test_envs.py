@@ -82,7 +82,8 @@ def counters(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("counters", None)
-    for name in [name for name, spec in gym.registry.items() if "counters" == getattr(spec.entry_point, "__module__", 0)]:
+    registered = {name: getattr(spec.entry_point, "__module__", None) for name, spec in gym.registry.items()}
+    for name in [name for name, module in registered.items() if module == "counters"]:
         del gym.registry[name]
 
 
