@@ -958,7 +958,7 @@ SUMMARY = ("episodic_return", "episodic_length", "success_final", "success_any")
 
 class EpisodeSummary(gym.Wrapper):
     """Adds info["summary"] at an episode's last step: float64 (4,), in the order of SUMMARY. Success is that of the
-    last step (the paper's curves) and that of any step, as 0 or 1; nan where the environment's info has no "success"."""
+    last step (the paper's curves) and that of any step, as 0 or 1; nan if the environment's info has none."""
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
         self._return, self._length, self._success_any = 0.0, 0, math.nan

@@ -60,7 +60,7 @@ def unvisited_states(env_id, visited):
 
 
 def novelty(run_dir):
-    """Means over the states, each (untrained g, the run's g): error of visited, bonus of visited, bonus of unvisited."""
+    """Means over states, each (untrained g, the run's g): error of visited, bonus of visited, bonus of unvisited."""
     args = json.loads((run_dir / "args.json").read_text())
     env = envs.make_env(args["env_id"])
     obs_dim, object_dim = env.observation_space.shape[0], env.unwrapped.object_dim
