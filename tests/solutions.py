@@ -186,12 +186,12 @@ def sinusoids(env):
 # --- ant-push: a dragged torso
 
 
-def drag(points, speed=1.8, force=60.0, decisions=400):
+def drag(points, seed=3, speed=1.8, force=60.0, decisions=400):
     """An episode in which a force (N) on the torso drags the ant past the points (m), and holds it at the last.
 
     Returns rewards, successes, and the positions at the end: ant xy, block xy.
     """
-    env, points, rewards, successes = make_env("ant-push", seed=3), [np.array(point, float) for point in points], [], []
+    env, points, rewards, successes = make_env("ant-push", seed), [np.array(point, float) for point in points], [], []
     data = env.unwrapped.data
     env.reset()
     for _ in range(decisions):

@@ -5,6 +5,7 @@ The 50 Meta-World tasks are in test_envs.py, the maze's walls in test_maze.py; h
 
 import hashlib
 import importlib.util
+import math
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ ADROIT = [env_id for env_id in IDS if env_id.startswith("adroit")]
 BLOCKS = [env_id for env_id in IDS if env_id.startswith("block")]
 DRAWN_BY_OPENGL = [*ADROIT, "ant-push", "cabinet-dense", "cabinet-sparse", "cheetah-back"]
 NAMES = [*IDS, *(f"{env_id} random-blocks" for env_id in BLOCKS), "maze goal=2,2"]  # an id and its options
+SAME_STARTS = {*BLOCKS, "cabinet-sparse", "maze", "maze goal=2,2"}  # the cabinet's doors alone differ, in their damping
 
 
 def make(name, seed=1):
@@ -105,10 +107,19 @@ def digests(names, seed):
 
 
 def test_same_seed_same_trajectory_in_another_process():
-    here = digests(NAMES, 7)
-    assert here == digests(NAMES, 7) and all(x != y for x, y in zip(here, digests(NAMES, 8)))
-    code = f"import sys; sys.path.insert(0, 'tests'); import test_tasks; print(*test_tasks.digests({NAMES}, 7))"
+    names = [*NAMES, "metaworld-stick-pull", "metaworld-box-close", "HalfCheetah-v5"]
+    here = digests(names, 7)
+    assert here == digests(names, 7)
+    code = f"import sys; sys.path.insert(0, 'tests'); import test_tasks; print(*test_tasks.digests({names}, 7))"
     assert python(code, PYTHONHASHSEED="5").split() == here
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_starts_differ_by_seed_and_by_episode(name):
+    env = make(name, 7)
+    first, second, other = env.reset(seed=7)[0], env.reset()[0], env.reset(seed=8)[0]
+    for x, y in ((first, second), (first, other)):
+        assert (x == y).all() == (name in SAME_STARTS)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -127,9 +138,15 @@ def test_an_episode_depends_on_its_seed_only(env_id):
 
 def stays(task):
     """How far what moves has left its scene, in m (rad for joints): at most 0 inside."""
-    if isinstance(task, envs.Adroit):  # hammer, pen and ball can fall to the floor at -1 m; the ball rolls up to 4 m
-        place = task.data.body("latch" if task.task == "door" else "Object").xpos
-        return max(np.abs(place).max() - 6.0, -1.05 - place[2])
+    if isinstance(task, envs.Adroit) and task.task == "door":  # hinge 0 to 1.57, latch 0 to 1.8; soft ends
+        hinge, latch = task.data.qpos[28:30]
+        return max(-0.1 - hinge, hinge - 1.67, -0.7 - latch, latch - 2.6)
+    if isinstance(task, envs.Adroit):  # hammer, pen and ball can fall to the floor at -1 m; the ball flies up to 8 m
+        place = task.data.body("Object").xpos
+        return max(np.abs(place).max() - 10.0, -1.05 - place[2])
+    if isinstance(task, envs.MetaWorld):  # basketball's, on the table
+        x, y, z = task._frame[4:7]
+        return max(math.hypot(x, y - 0.6) - 0.8, -z)
     if isinstance(task, envs.AntPush):  # the torso is in no wall; at times random actions carry it to the block
         x, y, z = task.data.qpos[:3]
         wall = envs.ANT_MAZE[round(y / envs.ANT_CELL) + 1][round(x / envs.ANT_CELL) + 2] == "#"
@@ -141,21 +158,28 @@ def stays(task):
         low, high = task.model.jnt_range.T
         give = np.where(np.arange(len(low)) == 2, 0.3, 0.12) if task.mobile else 0.12
         return (np.maximum(low - task.data.qpos, task.data.qpos - high) - give).max()
-    return -9.0 - task.data.qpos[0] if isinstance(task, envs.CheetahBack) else np.abs(task._position).max() - 5.0
+    if isinstance(task, envs.CheetahBack):  # it stays near its start, the torso above the floor and below 1.7 m
+        x, z = task.data.qpos[:2]
+        return max(abs(x) - 9.0, abs(z) - 0.7 if z < 0.0 else z - 1.0)
+    return np.abs(task._position).max() - 5.0
 
 
 @pytest.mark.parametrize(
     "name, decisions, share",
     [
-        *((env_id, 1000, 0.1) for env_id in ADROIT if env_id != "adroit-pen"), ("adroit-pen", 1000, 0.4),
+        *((env_id, 10_000, 0.2 if env_id == "adroit-pen" else 0.04) for env_id in ADROIT),
         *((name, 5000 if "pixels" in name else 10_000, 0.02) for name in NAMES if name.startswith("block")),
         *((env_id, 10_000, 0.0) for env_id in ("ant-push", "cabinet-dense", "cabinet-sparse", "cheetah-back", "maze")),
+        ("metaworld-basketball", 10_000, 0.0),
     ],
 )
 def test_random_actions(name, decisions, share):
     """Nothing breaks, nothing leaves the scene, and at most this share of the episodes succeeds at some decision; in
-    half of them an action is kept for 7 decisions. README.md has the shares of many more episodes."""
-    env, out = make(name), []
+    half of them an action is kept for 7 decisions. README.md has the shares of many more episodes.
+
+    One thing does leave: a ball of adroit-relocate that is hit hard flies, at this seed, 8.2 m from the table.
+    """
+    env, out = make(name, seed=5), []
     episodes = -(-decisions // (2 * env.unwrapped.horizon))
     successes = [random_episodes(env, episodes, lambda: out.append(stays(env.unwrapped)), hold) for hold in (1, 7)]
     assert len(out) >= decisions and max(out) <= 0.0
@@ -165,8 +189,8 @@ def test_random_actions(name, decisions, share):
 @pytest.mark.parametrize("env_id", [*ADROIT, "ant-push", "block-push", "block-push-1", "cabinet-dense",
                                     "cabinet-sparse", "cheetah-back"])
 def test_decision_costs_little_more_than_the_simulator(env_id):
-    """Measured: see README.md; the standard is 1.2 times the raw simulator steps, and block-push is above it. Tested
-    with a margin of 0.3 and the best of several runs, as other processes disturb it."""
+    """Measured: see README.md; the standard is 1.2 times the raw simulator steps. Tested with a margin of 0.3 and the
+    best of several runs, as other processes disturb it."""
     task = make_env(env_id, seed=1).unwrapped
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, *task.action_space.shape)).astype(np.float32)
     controls, best = [], {}
@@ -187,7 +211,7 @@ def test_decision_costs_little_more_than_the_simulator(env_id):
             start = time.process_time()
             work()
             best[work] = min(best.get(work, np.inf), time.process_time() - start)
-    assert best[decisions] < (1.6 if env_id in BLOCKS else 1.5) * best[simulator]
+    assert best[decisions] < 1.5 * best[simulator]
     assert best[task.reset] < 0.005  # seconds; measured: up to 0.0012
 
 
@@ -204,6 +228,25 @@ def test_five_take_little_more_memory_than_one():
     )
     more = dict(line.split() for line in python(code).splitlines())
     assert len(more) == len(IDS) and max(map(float, more.values())) < 250.0, more
+
+
+@pytest.mark.parametrize("env_id, place", [
+    ("ant-push-sparse", lambda d, error: d.qpos.__setitem__(slice(3), (0.0, 14.0 - error, 0.75))),  # 5 m before (0, 19)
+    ("block-push", lambda d, error: d.qpos.__setitem__(slice(4), (-1.4, 1.4, 0.0, 1.2 - error))),  # 0.2 m from its goal
+    ("block-push-1", lambda d, error: d.qpos.__setitem__(slice(2), (-1.2 + error, 1.4))),
+    ("cheetah-back", lambda d, error: d.qpos.__setitem__(0, -10.0 + error)),
+    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-1.5, 0.72 * 1.57 - error))),
+    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-0.72 * 1.57 + error, 1.5))),
+])
+def test_success_flips_at_its_threshold(env_id, place):
+    """A state just short of success and one just beyond it, at rest, and a decision of doing nothing."""
+    for error, success in ((0.02, 0.0), (-0.02, 1.0)):
+        env = make_env(env_id, seed=1)
+        env.reset()
+        env.unwrapped.data.qvel[:] = 0.0
+        place(env.unwrapped.data, error)
+        _, reward, _, _, info = env.step(np.zeros(env.action_space.shape, np.float32))
+        assert reward == info["success"] == success
 
 
 # --- Adroit
@@ -242,10 +285,10 @@ def test_adroit_is_the_package(task):
         assert info["success"] == their_info["success"]
 
 
-@pytest.mark.parametrize("task, paper, strict", [("door", 1.0, 1.35), ("hammer", 0.02, 0.01)])
-def test_adroit_thresholds(task, paper, strict):
-    """The success flips at the threshold of the paper, or of the package with the option."""
-    for options, threshold in (((), paper), (("strict",), strict)):
+@pytest.mark.parametrize("task, official, strict", [("door", 1.0, 1.35), ("hammer", 0.02, 0.01)])
+def test_adroit_thresholds(task, official, strict):
+    """The success flips at the threshold of the official code, or of the package with the option."""
+    for options, threshold in (((), official), (("strict",), strict)):
         env = make_env(f"adroit-{task}", seed=1, options=options).unwrapped
         obs, flags = env.sim._get_obs(), []
         for error in (-1e-3, 1e-3):
@@ -307,20 +350,18 @@ def test_pusher_script_solves_random_blocks(env_id):
 
 
 def test_going_straight_is_not_enough():
-    """Pushing the left block up leaves it 0.2 m beside its goal: the tolerance wants a push sideways too."""
+    """Pushing the block up, as far as its goal lies, leaves it 0.2 m beside it: no success without a push sideways."""
     env = make_env("block-push-1", seed=1)
     env.reset()
+    task = env.unwrapped
+    goal, straight = task._goals.copy(), task._goals.copy()
+    straight[0, 0] = task._blocks[0, 0]
+    task._goals[:] = straight  # for the script
     script = solutions.pusher_script(env)
-
-    def only_up():
-        action = script()
-        x, y = env.unwrapped._blocks[0]
-        return action if y < 1.3 and abs(x + 1.2) < 1e-3 else np.zeros(2, np.float32)
-
-    env.unwrapped._goals[0, 0] = -1.2  # where a straight push ends ...
-    solutions.play(env, only_up)
-    error = env.unwrapped._blocks[0] - (-1.4, 1.4)  # ... measured from the real goal
-    assert abs(error[1]) < 0.15 and np.hypot(*error) > 0.2
+    successes = solutions.play(env, lambda: script() if task._blocks[0, 1] < 1.35 else np.zeros(2, np.float32))
+    assert not any(successes), "the reward is that of the true goal"
+    np.testing.assert_allclose(task._blocks, straight, atol=0.1)
+    assert np.linalg.norm(task._blocks - goal) > 0.2
 
 
 def test_pixels_show_the_state():
@@ -379,20 +420,23 @@ def test_sinusoids_run_back():
 # --- ant-push
 
 
-def test_ant_push_has_a_way_and_a_local_optimum():
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_ant_push_has_a_way_and_a_local_optimum(seed):
     """Left, up, right, up reaches the room; straight ahead earns more early and ends behind the block, for good.
 
-    Measured at 1.8 m/s: success at decision 189, return -292; ahead -341, but -123 against -178 in the first 100.
-    An ant below about 1.5 m/s returns less on the right way within 400 decisions (1.2 m/s: -446 against -382).
+    Measured at 1.8 m/s, ten of ten seeds: success; ahead none, but 47 to 66 more in the first 100 decisions. The whole
+    episode returns -268 to -393, ahead -335 to -352: the right way returned more on eight of the ten.
     """
-    rewards, successes, ant, block = drag([(-7, 0), (-7, 8), (-0.5, 8), (-1.3, 16), (0, 19)])
-    assert successes[-1] and 100 < successes.argmax() < 250
+    rewards, successes, ant, block = drag([(-7, 0), (-7, 8), (-0.5, 8), (-1.3, 16), (0, 19)], seed)
+    assert successes[-1] and not successes[:100].any()
     assert np.linalg.norm(ant - (0, 19)) < 1.0 and np.abs(block).max() < 12.5
-    ahead, never, ant, block = drag([(0, 19)])
-    assert not never.any()
+    ahead, never, ant, block = drag([(0, 19)], seed)
+    assert not never.any() and ahead[:100].sum() > rewards[:100].sum() + 20.0
     np.testing.assert_allclose(block, (0, 16), atol=0.3)  # in the room's entrance, against its far wall
-    assert ahead[:100].sum() > rewards[:100].sum() + 20.0 and ahead.sum() < rewards.sum() - 20.0
-    right, never, ant, block = drag([(7, 0), (7, 8)])  # a wall stands to the right of the start
+
+
+def test_ant_push_has_a_wall_to_the_right():
+    _, never, ant, _ = drag([(7, 0), (7, 8)])
     assert not never.any() and ant[0] < 4.0
 
 
@@ -414,9 +458,15 @@ def test_ant_push_rewards_and_observations():
         np.testing.assert_allclose(obs[15:29], data.qvel[:14], rtol=1e-6)
         np.testing.assert_allclose(obs[29:], [0.001 * t, 0.0, 8.0, 2.05], rtol=1e-6)
         assert reward == pytest.approx(-0.1 * np.hypot(data.qpos[0], data.qpos[1] - 19.0))
-    for y, success in ((13.9, 0.0), (14.1, 1.0)):  # 5 m before (0, 19)
-        sparse.unwrapped.data.qpos[:3], sparse.unwrapped.data.qvel[:] = (0.0, y, 0.75), 0.0
-        assert sparse.step(np.zeros(8))[1] == success
+
+
+def test_ant_s_starts_and_motors():
+    env = make_env("ant-push", seed=1)
+    starts = np.array([env.reset()[0] for _ in range(50)])
+    spread = np.abs(starts[:, :15] - env.unwrapped.model.qpos0[:15]).max(0)
+    assert (spread > 0.05).all() and (spread <= 0.1 + 1e-6).all()
+    assert (starts[:, 15:29].std(0) > 0.05).all() and (starts[:, 15:29].std(0) < 0.15).all()
+    assert (env.unwrapped.model.actuator_gear[:, 0] == 30.0).all()
 
 
 # --- cabinet
@@ -453,18 +503,20 @@ def test_cabinet_dense_has_a_way_and_a_local_optimum(seed):
 def test_cabinet_dense_reward():
     """The formula of the official code, from the simulator's sites, doors set by hand."""
     env = make_env("cabinet-dense", seed=1).unwrapped
-    for left, right in ((0.0, 0.0), (0.5, 0.0), (1.5, 0.3), (0.2, 1.5), (1.5, 1.5)):
+    for left, right in ((0.0, 0.0), (0.5, 0.0), (1.5, 0.3), (0.2, 1.5), (1.5, 1.5), (-0.05, 0.3), (0.3, -0.05)):
         env.reset()
         env.data.qpos[-2:] = -left, right
         obs, reward, _, _, info = env.step(np.zeros(12))
-        openings = np.abs(env.data.qpos[-2:]) / 1.57
+        angles = env.data.qpos[-2:] * (-1.0, 1.0)  # openings; a door pushed inwards pays nothing
+        openings = np.maximum(angles, 0.0) / 1.57
         fingers = [env.data.site(f"{name}finger").xpos for name in ("left", "right")]
         handles = [env.data.site(f"hinge_site{i}").xpos for i in (1, 2)]
         distances = [np.mean([np.linalg.norm(finger - handle) for finger in fingers]) for handle in handles]
         expected = np.clip(openings / 0.9, 0.0, 1.0).sum() + 1.0 * (openings[0] >= 0.9) + 2.0 * (openings[1] >= 0.9)
         assert reward == pytest.approx(expected - 2.0 * min(distances))
         assert info["success"] == float(openings[1] >= 0.9)
-        np.testing.assert_allclose(obs[3:5], np.abs(env.data.qpos[-2:]), atol=1e-6)
+        assert min(left, right) >= 0.0 or angles.min() < -5e-4  # it is still inside
+        np.testing.assert_allclose(obs[3:5], angles, atol=1e-6)
 
 
 def test_cabinet_observations():
@@ -585,12 +637,15 @@ def test_what_a_user_gets_wrong(tmp_path):
     for arguments, words in (("block-pus", "nearest known: block-push"), ("Pendulum-v1 --env-options x", "no options")):
         run = command(tmp_path, "envs.py", *arguments.split())
         assert run.returncode == 1 and words in run.stderr and run.stderr.count("\n") == 1
-    for env_id, known in (("adroit-dor", "adroit-door"), ("ant-pusch", "ant-push"), ("mase", "maze")):
-        with pytest.raises(ValueError, match=f"unknown environment '{env_id}'; nearest known: {known}"):
-            make_env(env_id)
-    for env_id in ("adroit-pen", "cabinet-dense"):
-        with pytest.raises(ValueError, match=f"^{env_id} has no option 'strict'; it has no options$"):
-            make_env(env_id, options=("strict",))
+
+
+def test_the_readmes_own_environment_has_no_frames(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text((ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for script, *flags in (("envs.py", "mine:Mine-v0"), ("rpg.py", "--env-id", "mine:Mine-v0", "--capture-video")):
+        run = command(tmp_path, script, *flags)
+        assert run.returncode and "Traceback" not in run.stderr
+        assert run.stderr.endswith("mine:Mine-v0 cannot be rendered: its class takes no render_mode\n")
 
 
 def test_state_script_refuses_images(tmp_path):
