@@ -559,6 +559,10 @@ if __name__ == "__main__":
         """Count the unit square where each agent is; obs (N, O)."""
         np.add.at(visits, tuple(((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9).T), 1)
 
+    def covered():
+        """The share of the unit squares visited so far."""
+        return float((visits > 0).mean())
+
     def snapshot():
         """Play TRAJECTORIES episodes, always from the same seed: (step, positions (T, N, 2), z (N, Z))."""
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -598,7 +602,7 @@ if __name__ == "__main__":
     def halt(culprit):
         """End with the figures up to here; the last checkpoint and what was logged were good."""
         culprit = next((f"losses/{key}" for key, value in sums.items() if not value.isfinite()), culprit)
-        coverage.append((global_step, float((visits > 0).mean())))
+        coverage.append((global_step, covered()))
         write_figures(), writer.close()
         refuse(f"{culprit} is nan or infinite at step {global_step}; {run_dir} has all that was logged before it", 1)
 
@@ -678,7 +682,7 @@ if __name__ == "__main__":
                 if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
                     halt(f"losses/{key}")
                 writer.add_scalar(f"losses/{key}", mean, global_step)
-            coverage.append((global_step, float((visits > 0).mean())))
+            coverage.append((global_step, covered()))
             writer.add_scalar("charts/coverage", coverage[-1][1], global_step)
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()
@@ -688,14 +692,14 @@ if __name__ == "__main__":
         if over or time.time() - print_time > (0.2 if on_terminal else 10):
             print_time, left = time.time(), (args.total_timesteps - global_step) / max(sps, 0.1)
             line = f"step {global_step:,} of {args.total_timesteps:,} | {sps:.0f} steps/s | {left / 60:.0f} min left"
-            line += f" | coverage {(visits > 0).mean():.2f}"
+            line += f" | coverage {covered():.2f}"
             print(line, end="\x1b[K\r" if on_terminal and not over else "\n", flush=True)
         if restart := checkpoint_due:
             writer.flush(), save()
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take")
-        coverage, sps = [(global_step, float((visits > 0).mean()))], 0.0
+        coverage, sps = [(global_step, covered())], 0.0
     envs.close(), writer.close()
     print(json.dumps({"run_dir": str(run_dir), "env_id": "maze", "seed": args.seed, "global_step": global_step,
                       "episodes": episodes, "coverage": coverage[-1][1], **average(recent), "sps": round(sps, 1)}))

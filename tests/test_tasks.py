@@ -21,7 +21,7 @@ from solutions import HEIGHT, Hand, drag, handle_at
 from test_envs import ROOT, python, trajectory
 
 import envs
-from envs import make_env, make_vector_env
+from envs import make_env
 
 IDS = {  # observation, object coordinates, actions, decisions an episode, reward
     "adroit-door": ((37,), 7, 28, 100, "sparse"),
@@ -386,7 +386,7 @@ def test_pixels_show_the_state():
     env.reset()
     for _ in range(20):  # the same physics as with the state
         action = state.action_space.sample()
-        (_, reward, *_), (obs, other, *_) = env.step(action), state.step(action)
+        (_, reward, *_), (_, other, *_) = env.step(action), state.step(action)
         assert reward == other
     np.testing.assert_array_equal(env.unwrapped._positions, state.unwrapped._positions)
 
