@@ -61,6 +61,7 @@ class Task(gym.Env):
         self.metadata = self.metadata | {"render_fps": round(1.0 / (self.substeps * model.opt.timestep))}
         self.action_space = gym.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        self._simulate = functools.partial(mujoco.mj_step, model, data, self.substeps)  # a decision; nstep= is slower
         self._renderer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> None:
@@ -168,17 +169,17 @@ class MetaWorld(Task):
             mujoco.mj_resetData(sim.model, sim.data)
             sim.reset_model()
         self._frame = self._observe()
-        self._simulate(np.zeros(4))  # official code: one zero action after a reset
+        self._package_step(np.zeros(4))  # official code: one zero action after a reset
         return self._observation(self._package_obs()), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         action = np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0)
         for _ in range(ACTION_REPEAT):
-            self._simulate(action)
+            self._package_step(action)
         obs = self._package_obs()
         return self._end(self._observation(obs), self._success(obs, action))
 
-    def _simulate(self, action: np.ndarray) -> None:
+    def _package_step(self, action: np.ndarray) -> None:
         """One simulator call, state for state that of SawyerXYZEnv.step; keeps the frames before and after it."""
         sim, mocap = self.sim, self._mocap
         np.minimum(np.maximum(mocap + action[:3] * sim.action_scale, sim.mocap_low), sim.mocap_high, out=mocap)
@@ -292,7 +293,7 @@ class Adroit(Task):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.data.ctrl[:] = self.sim.act_mean + self.sim.act_rng * action
-        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        self._simulate()
         obs = self.sim._get_obs()  # as in the package, positions in space are one simulator step old
         return self._end(self._observation(obs), self._success(obs))
 
@@ -323,6 +324,7 @@ BLOCK_TIMESTEP = 0.01
 BLOCK_HALF, BLOCK_DENSITY = 0.2, 1000.0  # cubes of 0.4 m, 64 kg; the pusher is one too
 SLIDER_RANGE, SLIDER_DAMPING = 1.8, 5000.0  # of a block's centre; the pusher has no damping
 WALL_CENTER, WALL_HALF = 2.1, 0.1
+ARENA_HALF = WALL_CENTER + WALL_HALF  # with its walls
 PUSHER_SPEED = 4.0  # m/s, at an action of 1
 PUSHER_GAIN, PUSHER_FORCE = 6400.0, 25000.0  # ours: N per m/s of speed error, and the most it pushes with
 PUSHER_START = (0.0, -1.4)
@@ -344,7 +346,7 @@ def block_push_model(n: int) -> Any:
     box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "condim": 1}  # condim 1: no friction
     slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": True, "range": (-SLIDER_RANGE, SLIDER_RANGE)}
     for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        size = [WALL_HALF if side else WALL_CENTER + WALL_HALF for side in (x, y)]
+        size = [WALL_HALF if side else ARENA_HALF for side in (x, y)]
         spec.worldbody.add_geom(pos=(x * WALL_CENTER, y * WALL_CENTER, 0.0), size=[*size, BLOCK_HALF], **box)
     names, colors = [*(f"block{i}" for i in range(n)), "pusher"], (*BLOCK_COLORS[:n], PUSHER_COLOR)
     for name, color in zip(names, colors):
@@ -360,18 +362,29 @@ def block_push_model(n: int) -> Any:
     return spec.compile()
 
 
-def paint(image: np.ndarray, center: Sequence[float], half: float, color: Sequence[float]) -> None:
-    """Blend a square (m) into a float image (N, N, 3) of BlockPush's arena: each pixel by the share that it covers, so
-    that motions of less than a pixel (7 cm) show. Row 0 is the largest y."""
-    scale = len(image) / (2.0 * (WALL_CENTER + WALL_HALF))  # pixels a metre
-    windows, shares = [], []
-    for x in (-center[1], center[0]):  # rows, columns
-        low, high = (x - half) * scale + len(image) / 2, (x + half) * scale + len(image) / 2
-        first, last = max(math.floor(low), 0), min(math.ceil(high), len(image))
-        windows.append(slice(first, last))
-        shares.append([min(high, i + 1) - max(low, i) for i in range(first, last)])
-    window = image[tuple(windows)]
-    window += np.multiply.outer(shares[0], shares[1])[:, :, None] * (255.0 * np.asarray(color) - window)
+@functools.cache
+def brush(width: float, color: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `paint` needs of a square `width` >= 1 pixels wide, which lies in a window of N x N pixels: the shares of N
+    pixels in a row that it covers if it begins at 0, 1/256, ... of the first, as (256, N, 1) for the rows of the window
+    and (256, 3N) for its columns, a pixel's three channels side by side; and a row (3N,) of its color, 0 to 255."""
+    start, pixels = np.arange(256)[:, None] / 256.0, np.arange(math.ceil(width) + 1)
+    shares = np.minimum(start + width, pixels + 1.0) - np.maximum(start, pixels)
+    shares = np.maximum(shares, 0.0).astype(np.float32)
+    return shares[:, :, None], np.repeat(shares, 3, 1), np.tile(255.0 * np.array(color, np.float32), len(pixels))
+
+
+def paint(image: np.ndarray, center: Sequence[float], half: float, color: tuple[float, ...]) -> None:
+    """Blend a square (m) into an image (N, 3N) uint8, red, green and blue side by side, of BlockPush's arena: each
+    pixel by the share that it covers, so that motions of less than a pixel (7 cm) show. Row 0 is the largest y."""
+    scale = len(image) / (2.0 * ARENA_HALF)  # pixels a metre
+    top, left = (ARENA_HALF - center[1] - half) * scale, (ARENA_HALF + center[0] - half) * scale
+    row, column = int(top), int(left)
+    row_shares, column_shares, color_row = brush(2.0 * half * scale, color)
+    window = image[row : row + row_shares.shape[1], 3 * column : 3 * column + len(color_row)]
+    blend = color_row - window
+    blend *= row_shares[int(256.0 * (top - row))] * column_shares[int(256.0 * (left - column))]
+    blend += window
+    np.rint(blend, out=window, casting="unsafe")  # into uint8
 
 
 class BlockPush(Task):
@@ -393,14 +406,16 @@ class BlockPush(Task):
         import mujoco
 
         self.n, self.object_dim, self._random = n, 2 * n + 2, "random-blocks" in options
+        self._colors = *BLOCK_COLORS[:n], PUSHER_COLOR
         model = block_push_model(n)
         data = mujoco.MjData(model)
         super().__init__(model, data, 2, 8 * n + 6, render_mode)
         self._positions, self._ctrl = data.qpos.reshape(-1, 2), data.ctrl  # views into the simulator's memory
         self._blocks = self._positions[:-1]
         # An observation is matrix @ state: more calls of NumPy than that would cost a fifth of the simulator's time.
-        self._state = np.zeros(6 * n + 4, np.float32)  # qpos, qvel, goals
-        self._moving, self._in_state = (data.qpos, data.qvel), self._state[: 4 * n + 4]
+        self._state = np.zeros(6 * n + 4, np.float32)
+        self._qpos, self._qvel = data.qpos, data.qvel
+        self._state_qpos, self._state_qvel, self._state_goals = np.split(self._state, (2 * n + 2, 4 * n + 4))
         rows = np.eye(6 * n + 4, dtype=np.float32)
         blocks, pusher, speeds, pusher_speed, goals = np.split(rows, np.cumsum((2 * n, 2, 2 * n, 2)))
         scaled, encoded = (blocks, speeds, goals - blocks, pusher, pusher_speed), (blocks, pusher)
@@ -422,33 +437,33 @@ class BlockPush(Task):
         layout = self._layout()
         self._goals, self._positions[:] = layout[self.n :], (*layout[: self.n], PUSHER_START)
         self._goal_list = self._goals.tolist()
-        self._state[-2 * self.n :] = self._goals.ravel()
+        self._state_goals[:] = self._goals.ravel()
         self._mujoco.mj_forward(self.model, self.data)
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._ctrl[:] = action
-        self._mujoco.mj_step(self.model, self.data, self.substeps)  # nstep= takes a microsecond more
+        self._simulate()
         distances = map(math.dist, self._blocks.tolist(), self._goal_list)
         return self._end(self._observation(), max(distances) <= BLOCK_TOLERANCE)
 
     def _observation(self) -> np.ndarray:
-        np.concatenate(self._moving, out=self._in_state)
+        self._state_qpos[:], self._state_qvel[:] = self._qpos, self._qvel
         return self._matrix.dot(self._state)
 
     def _background(self, size: int) -> np.ndarray:
-        """(size, size, 3) floats: walls, floor, goals as lighter blocks 1.2 times as large. x to the right, y up."""
-        image = np.full((size, size, 3), 255.0 * np.array(WALL_COLOR), np.float32)
+        """(size, 3 size): walls, floor, goals as lighter blocks 1.2 times as large. x to the right, y up."""
+        image = np.tile(np.rint(255.0 * np.array(WALL_COLOR)).astype(np.uint8), (size, size))
         paint(image, (0.0, 0.0), WALL_CENTER - WALL_HALF, FLOOR_COLOR)
-        for goal, color in zip(self._goals.tolist(), BLOCK_COLORS):
-            paint(image, goal, 1.2 * BLOCK_HALF, (np.array(color) + 1.0) / 2.0)
+        for goal, color in zip(self._goal_list, BLOCK_COLORS):
+            paint(image, goal, 1.2 * BLOCK_HALF, tuple((channel + 1.0) / 2.0 for channel in color))
         return image
 
     def _draw(self, image: np.ndarray) -> np.ndarray:
-        """A background, painted over with blocks and pusher, as uint8."""
-        for center, color in zip(self._positions.tolist(), (*BLOCK_COLORS[: self.n], PUSHER_COLOR)):
+        """(size, size, 3): a background, painted over with blocks and pusher."""
+        for center, color in zip(self._positions.tolist(), self._colors):
             paint(image, center, BLOCK_HALF, color)
-        return np.rint(image).astype(np.uint8)
+        return image.reshape(len(image), -1, 3)
 
     def render(self) -> np.ndarray | None:
         return self._draw(self._background(FRAME_SIZE)) if self.render_mode == "rgb_array" else None
@@ -502,13 +517,15 @@ class CheetahBack(Task):
         super().reset(seed=seed)
         self.sim.np_random = self.np_random
         self.sim.reset_model()
-        return np.concatenate((self._qpos, self._qvel), dtype=np.float32), {}
+        return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._ctrl[:] = action
-        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
-        obs = np.concatenate((self._qpos, self._qvel), dtype=np.float32)
-        return self._end(obs, self._qpos[0] <= CHEETAH_GOAL)
+        self._simulate()
+        return self._end(self._observation(), self._qpos[0] <= CHEETAH_GOAL)
+
+    def _observation(self) -> np.ndarray:
+        return np.concatenate((self._qpos, self._qvel), dtype=np.float32)
 
 
 # AntPush: HIRO's maze around the ant; lengths in metres, x to the right, y up, the ant starts at (0, 0)
@@ -573,7 +590,7 @@ class AntPush(Task):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.data.ctrl[:] = action
-        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        self._simulate()
         distance = math.dist(self.data.qpos[:2].tolist(), ANT_GOAL)
         reward = -0.1 * distance if self.rewards == "dense" else None
         return self._end(self._observation(), distance < ANT_GOAL_RADIUS, reward)
@@ -598,6 +615,7 @@ FINGER_TRAVEL = 0.04
 FINGERTIP = (0.0, 0.01, 0.08)  # in a finger's frame, y away from the other finger
 DOOR_DAMPING = (1.0, 5.0)  # N m s/rad, U(., .) at each reset; from ManiSkill's U(5, 20) this gripper's fingers slip off
 DOOR_RANGE = 1.57
+DOOR_SIGNS = np.array((-1.0, 1.0))  # the left door opens to negative angles
 FULLY_OPEN, BOTH_OPEN = 0.9, 0.72  # of the range: cabinet-dense, cabinet-sparse
 CABINET_TIMESTEP = 0.005
 
@@ -712,10 +730,9 @@ class Cabinet(Task):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.data.ctrl[:] = self._ctrl_mean + self._ctrl_scale * action
-        self._mujoco.mj_step(self.model, self.data, nstep=self.substeps)
+        self._simulate()
         self._mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions one substep behind
-        left, right = self.data.qpos[-2:].tolist()  # the left one opens to negative angles
-        left, right = max(-left, 0.0) / DOOR_RANGE, max(right, 0.0) / DOOR_RANGE
+        left, right = (max(angle, 0.0) / DOOR_RANGE for angle in (self.data.qpos[-2:] * DOOR_SIGNS).tolist())
         if not self.mobile:
             return self._end(self._observation(), min(left, right) >= BOTH_OPEN)
         fingers, handles = ([point.tolist() for point in points] for points in (self._fingers, self._handles))
@@ -725,9 +742,9 @@ class Cabinet(Task):
         return self._end(self._observation(), right >= FULLY_OPEN, doors - min(distances))  # 2 x mean of two fingers
 
     def _observation(self) -> np.ndarray:
-        qpos, qvel, signs = self.data.qpos, self.data.qvel, (-1.0, 1.0)  # the left door opens to negative angles
-        state = np.concatenate((self._hand, qpos[-2:] * signs))
-        features = np.concatenate((state, qpos[:-2], qvel[:-2], qvel[-2:] * signs, *self._handles))
+        qpos, qvel = self.data.qpos, self.data.qvel
+        state = np.concatenate((self._hand, qpos[-2:] * DOOR_SIGNS))
+        features = np.concatenate((state, qpos[:-2], qvel[:-2], qvel[-2:] * DOOR_SIGNS, *self._handles))
         if self.mobile:
             return features.astype(np.float32)
         return np.concatenate((features * OBS_SCALE, state), dtype=np.float32)
@@ -968,7 +985,7 @@ class EpisodeSummary(gym.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         success = float(info.get("success", math.nan))
         self._return, self._length = self._return + float(reward), self._length + 1
-        if success == success and not success <= self._success_any:  # known, and more than before (nan at first)
+        if not success <= self._success_any and success == success:  # more than before (nan at first), and known
             self._success_any = success
         if terminated or truncated:
             info["summary"] = np.array([self._return, self._length, success, self._success_any])
@@ -1106,7 +1123,7 @@ def main() -> None:
             options = ", ".join(options) if len(options) < 3 else f"{options[0]} to {options[-1]}"
             print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
         print("encoded: how many of the last observations are object coordinates, for the positional encoding")
-        print("like metaworld-basketball, without its option:", *[name for name in metaworld_ids()])
+        print("like metaworld-basketball, without its option:", *metaworld_ids())
         print("and every id of gymnasium.make with bounded continuous actions, for example HalfCheetah-v5")
         return
     try:
