@@ -167,7 +167,7 @@ def stays(task):
 @pytest.mark.parametrize(
     "name, decisions, share",
     [
-        *((env_id, 10_000, 0.2 if env_id == "adroit-pen" else 0.04) for env_id in ADROIT),
+        *((env_id, 10_000, 0.15 if env_id == "adroit-pen" else 0.04) for env_id in ADROIT),
         *((name, 5000 if "pixels" in name else 10_000, 0.02) for name in NAMES if name.startswith("block")),
         *((env_id, 10_000, 0.0) for env_id in ("ant-push", "cabinet-dense", "cabinet-sparse", "cheetah-back", "maze")),
         ("metaworld-basketball", 10_000, 0.0),
