@@ -268,9 +268,9 @@ class Adroit(Task):
       gives 1, the official code the mean over its two repeats: we follow the paper.
     Truncated after 100 decisions, hammer 125. What falls off the table stays on the floor, 1 m below, until the reset;
     a ball that was hit hard flies up to about 8 m. Walls or a damped ball would end that, and be another task.
-    Random actions succeed at some decision of 7 % of the pen's episodes, in passing, as it rolls off the hand: it starts
-    0.57 rad or more from its goal's direction, and 0.32 will do. At the last decision they do in 1 of 2150. The authors
-    of the task ask for more than 20 of their steps, 10 decisions, at the goal: 12 of 2150.
+    Random actions succeed at some decision of 7 % of the pen's episodes, in passing, as it rolls off the hand: it
+    starts 0.57 rad or more from its goal's direction, and 0.32 will do. At the last decision they do in 1 of 2150. The
+    authors of the task ask for more than 20 of their steps, 10 decisions, at the goal: 12 of 2150.
     """
 
     substeps = 10  # of 2 ms: the paper's action repeat 2, of the package's 5
