@@ -35,6 +35,7 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
+import checkpoint
 from envs import SUMMARY, average, make_env, make_vector_env, save_gif
 
 
@@ -532,16 +533,11 @@ if __name__ == "__main__":
                               "progress": (global_step, updates, episodes, recent)})
 
     def save(state):
-        """End the running episodes, as a time limit does; write `state` and the replay. Renaming checkpoint.pt, when
-        all files are complete, makes them count: after a kill at any moment, the files there belong together."""
+        """End the running episodes, as a time limit does; write `state` and the replay."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
         ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-        files = {"checkpoint.pt": state, "buffer.pt": ring, "model.pt": state["agent"]}
-        for name, content in files.items():
-            torch.save(content, run_dir / f"{name}.new")
-        for name in files:
-            os.replace(run_dir / f"{name}.new", run_dir / name)
+        checkpoint.write(run_dir, state, ring)
 
     def halt(culprit):
         """Save what was good when the losses were last looked at, and end."""
@@ -551,19 +547,16 @@ if __name__ == "__main__":
 
     global_step, updates, episodes, recent = 0, 0, 0, []
     if args.resume is not None:  # from the newest complete checkpoint
-        complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
-        for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: "checkpoint" in path.name):  # that one last
-            path.replace(path.with_suffix("")) if complete else path.unlink()
         try:
-            state, ring = (torch.load(run_dir / f, device, weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
+            state, ring = checkpoint.read(run_dir, device)
             agent.load_state_dict(state["agent"])
             for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
-                adam.load_state_dict(adam_state)
-            replay.data[: len(ring["data"])] = ring["data"]
+                checkpoint.load_adam(adam, adam_state)
+            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            global_step, updates, episodes, recent = state["progress"]
+            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step < args.total_timesteps:
