@@ -6,6 +6,8 @@ alone). While they are written they end in .new; the old ones stay until all of 
 """
 
 import os
+import sys
+import threading
 import zipfile
 
 import torch
@@ -30,8 +32,8 @@ def read(run_dir, device):
     """The newest complete checkpoint: (state, ring). An exception if there is none, or if any of its bits has changed;
     code in the files is never run."""
     complete = not (run_dir / f"{CHECKPOINT}.new").exists()  # else a kill came before the renaming
-    for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: CHECKPOINT in path.name):  # that one last
-        path.replace(path.with_suffix("")) if complete else path.unlink()
+    for path in sorted(run_dir.glob("*.new"), key=lambda path: CHECKPOINT in path.name):  # that one last
+        path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
     contents = []
     for path in (run_dir / CHECKPOINT, run_dir / BUFFER):
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
@@ -52,3 +54,16 @@ def load_adam(adam, saved):
         if any(moments[key].shape != adam.param_groups[0]["params"][i].shape for key in ("exp_avg", "exp_avg_sq")):
             raise ValueError("an optimiser's moments have another shape than its network")
     adam.load_state_dict({"state": saved["state"], "param_groups": adam.state_dict()["param_groups"]})
+
+
+def on_failure(halt):
+    """Have Python call halt(error), in the place of printing a traceback, for an error that is no mistake in the code:
+    a full disk, a worker process that died or hangs (OSError), a nan (FloatingPointError)."""
+
+    def hook(kind, error, trace):
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            error = error.__context__  # what torch.save hides
+        halt(error) if isinstance(error, (OSError, FloatingPointError)) else sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
+    threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
