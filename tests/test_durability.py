@@ -19,8 +19,8 @@ import fuzz  # noqa: E402
 import torture  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-TINY = ("--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 4 "
-        "--eval-frequency 0 --checkpoint-frequency 160 --total-timesteps 800").split()
+TINY = ("--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 2 "
+        "--eval-frequency 0 --checkpoint-frequency 80 --total-timesteps 400").split()
 
 
 @pytest.mark.parametrize("async_envs", [False, True])
@@ -78,7 +78,7 @@ def test_failing_simulators(tmp_path, env_id, flags, says):
     if env_id == "ToyNaN-v0":
         assert "saved step 0" in err
     else:  # in the 60th step of each environment
-        assert "at step 240; saved step 160" in err and goes_on(tmp_path, run_dir) == 160
+        assert "at step 120; saved step 80" in err and goes_on(tmp_path, run_dir) == 80
 
 
 @pytest.mark.parametrize("flags", [[], ["--async-envs"]], ids=" ".join)
@@ -96,7 +96,7 @@ def test_killed_and_stopped_workers(tmp_path, number):
         time.sleep(0.05)
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in torture.processes(str(tmp_path))}
     workers = sorted(pid for pid, command in commands.items() if b"spawn_main" in command)
-    assert len(workers) == 4
+    assert len(workers) == 2
     os.kill(workers[1], number)
     ends_in_order(tmp_path, process, "worker process 1 " + ("died" if number == signal.SIGKILL else "hangs"))
     (run_dir,) = tmp_path.glob("runs/*")
@@ -110,7 +110,7 @@ def test_full_disk(tmp_path, limit):
     (run_dir,) = tmp_path.glob("runs/*")
     process = start(tmp_path, "--resume", run_dir, "--total-timesteps", "8000", limit=limit)
     ends_in_order(tmp_path, process, "File too large")
-    assert goes_on(tmp_path, run_dir) == 800
+    assert goes_on(tmp_path, run_dir) == 400
 
 
 def test_directory_that_goes_away(tmp_path):
