@@ -1,7 +1,7 @@
 """Kill a run 50 times with kill -9, a third of them while it writes a checkpoint, and resume it each time.
 
-    OMP_NUM_THREADS=1 python benchmark/torture.py                 # 5 minutes; with --kills 200, 20
-    OMP_NUM_THREADS=1 python benchmark/torture.py --async-envs    # with worker processes
+    OMP_NUM_THREADS=1 python benchmark/torture.py                 # 5 minutes on idle cores
+    OMP_NUM_THREADS=1 python benchmark/torture.py --async-envs    # with worker processes: 10
 
 One line a kill, one JSON line at the end; exit code 1 if anything is wrong. What is checked: after every kill, that no
 process of the run is left, that the newest checkpoint can be read and is not older than the one before, and that no
@@ -95,7 +95,7 @@ def torture(cwd, kills=50, async_envs=False, seed=1, show=print):
             how = "writing" if kill % 3 == 0 else "starting" if kill % 10 == 5 else "any time"
             new = wait_and_kill(process, how, steps, seen, run_dir, rng)
             killed = time.monotonic()
-            while processes(token):
+            while processes(token):  # workers that are still importing notice only when they are done with it
                 assert time.monotonic() < killed + 30, f"processes {processes(token)} outlive the run"
                 time.sleep(0.02)
             delays.append(time.monotonic() - killed)
