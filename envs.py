@@ -27,7 +27,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import gymnasium as gym
 import numpy as np
@@ -1058,6 +1058,43 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
     return env
 
 
+def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
+    """obs, if it and the rewards are finite; else FloatingPointError."""
+    if not (np.isfinite(obs).all() and np.isfinite(rewards).all()):
+        raise FloatingPointError("an observation or reward is nan or infinite")
+    return obs
+
+
+WORKER_TIMEOUT = int(os.environ.get("RPG_WORKER_TIMEOUT", 60))  # seconds a worker may take for a step or a reset
+
+
+class Workers(gym.vector.AsyncVectorEnv):
+    """Worker processes, watched: if one dies, ConnectionError; if one hangs, TimeoutError; then none is left."""
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        return self._watch(super().reset_async, super().reset_wait, **kwargs)
+
+    def step(self, actions: np.ndarray) -> tuple:
+        return self._watch(super().step_async, super().step_wait, actions)
+
+    def _watch(self, ask: Callable, answer: Callable, *args: Any, **kwargs: Any) -> tuple:
+        try:
+            ask(*args, **kwargs)
+            for i, pipe in enumerate(self.parent_pipes):
+                if not any(pipe.poll(1.0) for _ in range(WORKER_TIMEOUT)):  # not one long wait, which Ctrl-Z would end
+                    raise TimeoutError(f"worker process {i} hangs: no answer in {WORKER_TIMEOUT} s (RPG_WORKER_TIMEOUT)")
+            return answer()
+        except (ConnectionError, EOFError, TimeoutError) as error:
+            dead = [i for i, process in enumerate(self.processes) if process.join(0.1) or process.exitcode is not None]
+            for process in self.processes:
+                process.kill()  # SIGTERM would not end one that is stopped
+            self._state = gym.vector.async_vector_env.AsyncState.DEFAULT  # else gymnasium waits for it, and warns
+            self.close(terminate=True)
+            if isinstance(error, TimeoutError):
+                raise
+            raise ConnectionError(f"worker process {dead[0] if dead else ''} died") from error
+
+
 def make_vector_env(
     env_id: str, num_envs: int, seed: int, async_envs: bool = False, options: Sequence[str] = ()
 ) -> gym.vector.VectorEnv:
@@ -1071,7 +1108,9 @@ def make_vector_env(
     if async_envs:
         ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the workers: a terminal sends it to them too
         try:
-            return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=mode)
+            return Workers(makers, context="spawn", autoreset_mode=mode)
+        except EOFError as error:
+            raise ValueError(f"{env_id}: a worker process died while it started") from error
         finally:
             signal.signal(signal.SIGINT, ctrl_c)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)

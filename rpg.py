@@ -16,6 +16,7 @@ gradient. The reward is the ELBO's (Sec. 4.3): R/T − α log π(a|s,z) + β log
     a      a       (B, A)   action in [-1, 1]
     K      horizon  H       steps the model is rolled out
 """
+import contextlib
 import copy
 import json
 import math
@@ -35,7 +36,8 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import SUMMARY, average, make_env, make_vector_env, save_gif
+import checkpoint
+from envs import SUMMARY, average, finite, make_env, make_vector_env, save_gif
 
 
 @dataclass
@@ -508,7 +510,7 @@ if __name__ == "__main__":
             (obs, info), z = eval_env.reset(seed=EVAL_SEED + episode), None
             while "summary" not in info:
                 frames += [eval_env.render()] if args.capture_video and episode == 0 else []
-                s = model.encoder(torch.as_tensor(obs, device=device)[None])
+                s = model.encoder(torch.as_tensor(finite(obs), device=device)[None])
                 z = prior.sample(s, generator) if z is None else z
                 obs, _, _, _, info = eval_env.step(policy(s, z, greedy=True)[0][0].cpu().numpy())
             rows.append(info["summary"].tolist())
@@ -532,40 +534,37 @@ if __name__ == "__main__":
                               "progress": (global_step, updates, episodes, recent)})
 
     def save(state):
-        """End the running episodes, as a time limit does; write `state` and the replay. Renaming checkpoint.pt, when
-        all files are complete, makes them count: after a kill at any moment, the files there belong together."""
+        """End the running episodes, as a time limit does; write `state` and the replay."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
         ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-        files = {"checkpoint.pt": state, "buffer.pt": ring, "model.pt": state["agent"]}
-        for name, content in files.items():
-            torch.save(content, run_dir / f"{name}.new")
-        for name in files:
-            os.replace(run_dir / f"{name}.new", run_dir / name)
+        checkpoint.write(run_dir, state, ring)
 
-    def halt(culprit):
-        """Save what was good when the losses were last looked at, and end."""
-        culprit = next((f"losses/{key}" for key, value in sums.items() if not value.isfinite()), culprit)
-        save(good), eval_env.close()
-        refuse(f"{culprit} is nan or infinite at step {global_step}; saved step {good['progress'][0]} in {run_dir}", 1)
+    def halt(error):
+        """End after a nan, a dead worker or a full disk; save what was good when the losses were last looked at."""
+        culprit = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
+        kept = f"{run_dir} has {'the last' if (run_dir / 'checkpoint.pt').exists() else 'no'} checkpoint"
+        with contextlib.suppress(OSError, RuntimeError):  # on a full disk nothing more can be saved
+            if not restart:  # else nothing has happened since
+                writer.flush(), save(good)
+                kept = f"saved step {good['progress'][0]} in {run_dir}"
+        refuse(f"{culprit} at step {global_step}; {kept}", 1)
 
-    global_step, updates, episodes, recent = 0, 0, 0, []
+    global_step, updates, episodes, recent, restart, sums = 0, 0, 0, [], True, {}
     if args.resume is not None:  # from the newest complete checkpoint
-        complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
-        for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: "checkpoint" in path.name):  # that one last
-            path.replace(path.with_suffix("")) if complete else path.unlink()
         try:
-            state, ring = (torch.load(run_dir / f, device, weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
+            state, ring = checkpoint.read(run_dir, device)
             agent.load_state_dict(state["agent"])
             for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
-                adam.load_state_dict(adam_state)
-            replay.data[: len(ring["data"])] = ring["data"]
+                checkpoint.load_adam(adam, adam_state)
+            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            global_step, updates, episodes, recent = state["progress"]
+            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
+    checkpoint.on_failure(halt)
     if global_step < args.total_timesteps:
         (run_dir / "args.json.new").write_text(json.dumps(asdict(args), indent=2))
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
@@ -580,13 +579,13 @@ if __name__ == "__main__":
 
     # TRY NOT TO MODIFY: start the game
     start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
-    sums, counts, good, restart, signals = {}, {}, snapshot(), True, []
+    counts, good, signals = {}, snapshot(), []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
     while not over:
         if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one
-            obs, _ = envs.reset(seed=1000 * args.seed + global_step)
+            obs = finite(envs.reset(seed=1000 * args.seed + global_step)[0])
             age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
             z = torch.zeros(args.num_envs, latent_dim, device=device)
 
@@ -607,8 +606,7 @@ if __name__ == "__main__":
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
         # TRY NOT TO MODIFY: execute the game and log data
         next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        if not (np.isfinite(next_obs).all() and np.isfinite(rewards).all()):
-            halt("an observation or reward")
+        finite(next_obs, rewards)
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one
         outcome = np.stack([rewards, terminations, done, age], -1).astype(np.float32)
         replay.add(obs_tensor, a, z, torch.as_tensor(outcome, device=device))
@@ -626,7 +624,7 @@ if __name__ == "__main__":
         if log_due or eval_due or checkpoint_due:
             for key, value in sums.items():
                 if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
-                    halt(f"losses/{key}")
+                    raise FloatingPointError(f"losses/{key} is nan or infinite")
                 writer.add_scalar(f"losses/{key}", mean, global_step)
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()

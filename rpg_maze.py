@@ -37,6 +37,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+import checkpoint
 from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, make_vector_env
 
 
@@ -583,8 +584,7 @@ if __name__ == "__main__":
         plot(snapshots, visits, coverage, run_dir / "maze.png", args.latent)
 
     def save():
-        """End the running episodes, as a time limit does, and save everything that a resumed run needs. Renaming
-        checkpoint.pt, when all files are complete, makes them count: after a kill, the files there belong together."""
+        """End the running episodes, as a time limit does, and save everything that a resumed run needs."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
         ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
@@ -593,11 +593,7 @@ if __name__ == "__main__":
         state = {"agent": agent.state_dict(), "optimizers": adams, "rng": rng, "coverage": coverage,
                  "progress": (global_step, updates, episodes, recent), "visits": torch.tensor(visits),
                  "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots]}
-        files = {"checkpoint.pt": state, "buffer.pt": ring, "model.pt": state["agent"]}
-        for name, content in files.items():
-            torch.save(content, run_dir / f"{name}.new")
-        for name in files:
-            os.replace(run_dir / f"{name}.new", run_dir / name)
+        checkpoint.write(run_dir, state, ring)
 
     def halt(culprit):
         """End with the figures up to here; the last checkpoint and what was logged were good."""
@@ -609,15 +605,12 @@ if __name__ == "__main__":
     global_step, updates, episodes, recent = 0, 0, 0, []
     snapshots, visits, coverage = [], np.zeros((10, 10), np.int64), []
     if args.resume is not None:  # from the newest complete checkpoint
-        complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
-        for path in sorted(run_dir.glob("*.pt.new"), key=lambda path: "checkpoint" in path.name):  # that one last
-            path.replace(path.with_suffix("")) if complete else path.unlink()
         try:
-            state, ring = (torch.load(run_dir / f, "cpu", weights_only=True) for f in ("checkpoint.pt", "buffer.pt"))
+            state, ring = checkpoint.read(run_dir, "cpu")
             agent.load_state_dict(state["agent"])
             for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
-                adam.load_state_dict(adam_state)
-            replay.data[: len(ring["data"])] = ring["data"]
+                checkpoint.load_adam(adam, adam_state)
+            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())

@@ -1,5 +1,8 @@
 """Environments of a few microseconds a step for the tests of the script: `--env-id toy_envs:Toy-v0`."""
 
+import os
+import time
+
 import gymnasium as gym
 import numpy as np
 
@@ -43,3 +46,45 @@ class Toy(gym.Env):
 gym.register("Toy-v0", Toy, max_episode_steps=20)
 gym.register("ToyNaN-v0", Toy, max_episode_steps=20, kwargs={"nan_at": 40})
 gym.register("ToyDense-v0", Toy, max_episode_steps=20, kwargs={"dense": True})
+
+
+class Failing(Toy):
+    """Fails in the 60th step of each instance, as `how` says: "exit" ends the process, "hang" never returns; or in the
+    `reset_at`-th reset, with a nan."""
+
+    def __init__(self, how=None, reset_at=None, **kwargs):
+        super().__init__(**kwargs)
+        self.how, self.reset_at, self.resets = how, reset_at, 0
+
+    def reset(self, **kwargs):
+        self.resets += 1
+        obs, info = super().reset(**kwargs)
+        return np.full_like(obs, np.nan) if self.resets == self.reset_at else obs, info
+
+    def step(self, action):
+        if self.steps == 60 and self.how == "exit":
+            os._exit(3)
+        if self.steps == 60 and self.how == "hang":
+            time.sleep(1000)
+        return super().step(action)
+
+
+class Counted(Toy):
+    """Appends a byte for each training step to the file $TOY_STEPS: how far a killed run had come."""
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.counts = seed < 2**31  # else it is the evaluation's
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        if self.counts:
+            with open(os.environ["TOY_STEPS"], "ab") as file:
+                file.write(b".")
+        return super().step(action)
+
+
+gym.register("ToyCounted-v0", Counted, max_episode_steps=20)
+gym.register("ToyExit-v0", Failing, max_episode_steps=20, kwargs={"how": "exit"})
+gym.register("ToyHang-v0", Failing, max_episode_steps=20, kwargs={"how": "hang"})
+gym.register("ToyNaNReset-v0", Failing, max_episode_steps=20, kwargs={"reset_at": 2})

@@ -1,0 +1,60 @@
+"""Start a run and write down, once a minute, what it takes from the machine: all of it should stay flat.
+
+    OMP_NUM_THREADS=1 python benchmark/soak.py soak.csv --env-id metaworld-button-press --total-timesteps 200000 ...
+
+Everything after the CSV's name goes to rpg.py. Columns: minutes since the start; rss_mb, the resident memory of the run
+and its workers together; files, their open file handles; processes; step; sps, steps a second since the last row.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EVERY = float(os.environ.get("SOAK_SECONDS", 60))
+
+
+def family(pid):
+    """The process and its descendants."""
+    found = [pid]
+    for parent in found:  # grows meanwhile
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found
+
+
+def sample(pid):
+    """(MB of resident memory, open file handles, processes)."""
+    rss, files, pids = 0, 0, family(pid)
+    for member in pids:
+        rss += int(Path(f"/proc/{member}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        files += len(os.listdir(f"/proc/{member}/fd"))
+    return round(rss / 1e6), files, len(pids)
+
+
+if __name__ == "__main__":
+    table, *flags = sys.argv[1:]
+    with open(table, "w", newline="") as file, tempfile.NamedTemporaryFile("r") as out:
+        rows, start, step = csv.writer(file, lineterminator="\n"), time.time(), 0
+        rows.writerow(("minutes", "rss_mb", "files", "processes", "step", "sps"))
+        run = subprocess.Popen([sys.executable, ROOT / "rpg.py", *flags], stdout=open(out.name, "w"))
+        last = start
+        while True:
+            try:
+                sys.exit(run.wait(EVERY))
+            except subprocess.TimeoutExpired:
+                pass
+            before, now = step, time.time()
+            step = int((re.findall(r"step ([\d,]+) of", Path(out.name).read_text()) or ["0"])[-1].replace(",", ""))
+            try:
+                figures = sample(run.pid)
+            except OSError:  # it, or a worker, has just ended
+                continue
+            rows.writerow((round((now - start) / 60, 2), *figures, step, round((step - before) / (now - last), 1)))
+            last = now
+            file.flush()
