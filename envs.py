@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes.util
+import datetime
 import difflib
 import functools
 import importlib.util
@@ -27,7 +28,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NoReturn, Sequence
 
 import gymnasium as gym
 import numpy as np
@@ -1003,8 +1004,37 @@ def average(summaries: Sequence[Sequence[float]]) -> dict[str, float]:
     return {name: mean for name, mean in zip(SUMMARY, means) if not math.isnan(mean)}
 
 
+def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) -> None:
+    """Write the summaries of episodes 0, 1, … of an evaluation at `step` to a CSV. Rows of earlier steps stay, and
+    those of this step's further episodes. A kill leaves the old file or the new one."""
+    old = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist() if path.exists() else []
+    old = [row for row in old if (row[0], row[1] < len(summaries)) < (step, True)]
+    table = sorted(old + [[step, i, *summary] for i, summary in enumerate(summaries)])
+    header = ",".join(["step", "episode", *(name.replace("episodic_", "") for name in SUMMARY)])
+    np.savetxt(f"{path}.new", table, "%.10g", ",", header=header, comments="")
+    os.replace(f"{path}.new", path)
+
+
+def show_progress(step: int, total: int, sps: float, means: dict[str, float], over: bool) -> None:
+    """A line on standard output: steps, steps a second, time left, means; with a bar, and in place, on a terminal."""
+    left = datetime.timedelta(seconds=int((total - step) / max(sps, 0.1)))
+    line = f"step {step:,} of {total:,} | {sps:.0f} steps/s | {left} left"
+    line += "".join(f" | {name.replace('episodic_', '')} {mean:.2f}" for name, mean in means.items())
+    on_terminal = sys.stdout.isatty()
+    bar = f"\r{'█' * int(20 * step / total):░<20.20} " if on_terminal else ""
+    print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
+
+
+def refuse(message: Any, code: int = 2) -> NoReturn:
+    """End the program with one line on standard error; exit code 2 is for bad input."""
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
 def save_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
-    """Write frames (height, width, 3) uint8, `fps` a second, as an endless GIF."""
+    """Write frames (height, width, 3) uint8, `fps` a second, as an endless GIF; nothing without frames."""
+    if not frames:
+        return
     import imageio  # comes with gymnasium[mujoco]
 
     skip = math.ceil(fps / 25)  # viewers slow a GIF of more frames a second down
@@ -1065,6 +1095,13 @@ def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
     return obs
 
 
+def state_sizes(env: gym.Env) -> tuple[int, int, int]:
+    """Sizes of observation, object coordinates in it (its last entries), and action. ValueError if it is an image."""
+    if len(env.observation_space.shape) != 1:
+        raise ValueError(f"{env.spec.id} is seen as an image; this script is for state observations")
+    return env.observation_space.shape[0], getattr(env.unwrapped, "object_dim", 0), env.action_space.shape[0]
+
+
 WORKER_TIMEOUT = int(os.environ.get("RPG_WORKER_TIMEOUT", 60))  # seconds a worker may take for a step or a reset
 
 
@@ -1082,7 +1119,7 @@ class Workers(gym.vector.AsyncVectorEnv):
             ask(*args, **kwargs)
             for i, pipe in enumerate(self.parent_pipes):
                 if not any(pipe.poll(1.0) for _ in range(WORKER_TIMEOUT)):  # not one long wait, which Ctrl-Z would end
-                    raise TimeoutError(f"worker process {i} hangs: no answer in {WORKER_TIMEOUT} s (RPG_WORKER_TIMEOUT)")
+                    raise TimeoutError(f"worker process {i} gave no answer in {WORKER_TIMEOUT} s (RPG_WORKER_TIMEOUT)")
             return answer()
         except (ConnectionError, EOFError, TimeoutError) as error:
             dead = [i for i, process in enumerate(self.processes) if process.join(0.1) or process.exitcode is not None]

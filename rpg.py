@@ -1,9 +1,7 @@
 """Reparameterized Policy Gradient (RPG): Huang et al., Reparameterized Policy Learning for Multimodal Trajectory
 Optimization, ICML 2023. The whole algorithm, for state observations, is in this file; the environments are in envs.py.
 
-    python rpg.py --env-id metaworld-button-press --total-timesteps 50000 \
-        --batch-size 64 --hidden-dim 128 --rnd-dim 128                        # minutes on a laptop's CPU
-    python rpg.py --env-id metaworld-basketball --total-timesteps 2000000     # the paper's settings, for a GPU
+    python rpg.py --env-id metaworld-basketball --total-timesteps 2000000  # on a laptop: settings in README.md
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
@@ -14,7 +12,6 @@ gradient. The reward is the ELBO's (Sec. 4.3): R/T − α log π(a|s,z) + β log
     s      s       (B, S)   latent state s = f(o)  (TD-MPC calls this z)
     z      z       (B, Z)   latent of the policy, constant over an episode; Z = 0 for --latent none
     a      a       (B, A)   action in [-1, 1]
-    K      horizon  H       steps the model is rolled out
 """
 import contextlib
 import copy
@@ -23,9 +20,10 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+import zipfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Optional
@@ -36,8 +34,8 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-import checkpoint
-from envs import SUMMARY, average, finite, make_env, make_vector_env, save_gif
+from envs import (SUMMARY, average, finite, make_env, make_vector_env, refuse, save_gif, save_summaries, show_progress,
+                  state_sizes)
 
 
 @dataclass
@@ -55,12 +53,11 @@ class Args:
     eval_episodes: int = 10  # episodes an evaluation: mean action, z ~ π(z|s₁), the same seeds every time
     checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
     resume: Optional[str] = None  # directory of a run to continue up to --total-timesteps, with its own flags
-    # --- environment
+    # --- environment, replay, schedule
     env_id: str = "metaworld-basketball"  # metaworld-<task>, or any id that gymnasium.make knows (module:Id too)
     env_options: tuple[str, ...] = ()  # switches of the environment, e.g. fixed-ball for metaworld-basketball
     num_envs: int = 5  # environments stepped side by side; one update for each step of all (paper: 5 steps an update)
     async_envs: bool = False  # step the environments in worker processes: for slow simulators and many cores
-    # --- replay and schedule
     total_timesteps: int = 1_000_000  # environment steps, summed over the environments
     buffer_size: int = 800_000  # transitions the replay holds (paper Table 1)
     learning_starts: int = 1_000  # environment steps before the first update (paper Table 1: seed step)
@@ -95,22 +92,15 @@ class Args:
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
     rnd_buffer_size: Optional[int] = None  # newest transitions that RND learns from (Fig. 8D); default: all
-    # --- speed
-    compile: bool = False  # torch.compile the losses: a minute's wait, then faster updates
+    compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
-EVAL_SEED, EVAL_CSV = 2**31, "step,episode,return,length,success_final,success_any"  # episode i: EVAL_SEED + i
+EVAL_SEED = 2**31  # of the first episode of every evaluation; the next ones follow
 CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video",
               "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile"}
-
-
-def refuse(message, code=2):
-    """End the program: one line on standard error; exit code 2 for bad input."""
-    print(f"{Path(__file__).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 def check_args(args, given):
@@ -125,7 +115,7 @@ def check_args(args, given):
         (max(args.gamma, args.tau) > 1 or args.seed >= 2**20, "--gamma, --tau must be at most 1, --seed below 2**20"),
         (start < args.batch_size, f"--batch-size {args.batch_size} is more than --learning-starts {start} can fill"),
         (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
-        (size < max(start, args.rnd_buffer_size or 0), f"--buffer-size {size} < --learning-starts or --rnd-buffer-size"),
+        (size < max(start, args.rnd_buffer_size or 0), "--buffer-size is below --learning-starts or --rnd-buffer-size"),
         (args.prior_decay_end <= args.prior_decay_start, "--prior-decay-end must come after --prior-decay-start"),
         (args.track and not find_spec("wandb"), "--track needs Weights & Biases: pip install wandb"),
         (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std", "learned_prior"}, "--latent none"),
@@ -140,18 +130,9 @@ def check_args(args, given):
             refuse(f"{flags}: no effect with {message}" if flags else message)
 
 
-# ALGO LOGIC: small helpers
-def mlp(in_dim, hidden_dim, out_dim, activation=nn.ELU):
+def mlp(in_dim, width, out_dim, act=nn.ELU):
     """A network with two hidden layers (paper App. A)."""
-    return orthogonal(nn.Sequential(nn.Linear(in_dim, hidden_dim), activation(), nn.Linear(hidden_dim, hidden_dim),
-                                    activation(), nn.Linear(hidden_dim, out_dim)))
-
-
-def orthogonal(net):
-    """Set every weight matrix of `net` to an orthogonal one and every bias to zero."""
-    for parameter in net.parameters():
-        nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
-    return net
+    return nn.Sequential(nn.Linear(in_dim, width), act(), nn.Linear(width, width), act(), nn.Linear(width, out_dim))
 
 
 def normal_log_prob(x, mean, log_std):
@@ -175,8 +156,7 @@ class PositionalEncoding(nn.Module):
 # ALGO LOGIC: replay
 class Replay:
     """Ring of shape (rows, num_envs, width). A row holds [o_t | a_t | z | r_t, terminated_t, last_t, t] of each
-    environment; last = 1 marks an episode's final observation, where no action was taken, so that o_{t+1} is always the
-    next row. Sampling has fixed shapes and reads no tensor on the host: it can be part of a CUDA graph."""
+    environment; last = 1 marks an episode's final observation: no action was taken, o_{t+1} is always the next row."""
 
     def __init__(self, capacity, num_envs, obs_dim, act_dim, latent_dim, device):
         self.sizes = [obs_dim, act_dim, latent_dim, 4]
@@ -210,17 +190,15 @@ class Replay:
         row, env = self.draw((4, batch_size), horizon + 1)  # four candidates each: take the first that is a transition
         first = (self.data[row, env, -2] == 0).float().argmax(0, keepdim=True)  # (if none is, its mask is all zeros)
         row, env = row.gather(0, first), env.gather(0, first)  # (1, B)
-        steps = torch.arange(horizon + 1, device=self.data.device)[:, None]
-        segment = self.data[(row + steps) % len(self.data), env]  # (H+1, B, O+A+Z+4)
-        obs, a, z, outcome = segment.split(self.sizes, -1)
+        rows = (row + torch.arange(horizon + 1, device=row.device)[:, None]) % len(self.data)  # (H+1, B)
+        obs, a, z, outcome = self.data[rows, env].split(self.sizes, -1)  # (H+1, B, ·)
         reward, terminated, last, _ = outcome[:-1].unbind(-1)  # (H, B)
         return obs, a[:-1], z[0], reward, terminated, (1 - last).cumprod(0)
 
 
 # ALGO LOGIC: networks
 class WorldModel(nn.Module):
-    """Encoder f, GRU dynamics h, reward R and twin value V of Sec. 4.3.1. The paper's Q(s_t, a_t, z) is
-    R + γ V(s_{t+1}, z), computed through the model (official code)."""
+    """Encoder f, GRU dynamics h, reward R and twin value V (Sec. 4.3.1); Q(s_t, a_t, z) is R + γ V(s_{t+1}, z)."""
 
     def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args):
         super().__init__()
@@ -229,7 +207,7 @@ class WorldModel(nn.Module):
         self.encoder = nn.Sequential(encoding, mlp(encoding.out_dim, width, state_dim))  # s = f(o)
         self.action_encoder = mlp(act_dim, width, width)  # e
         self.init_hidden = mlp(state_dim, width, width)  # h₀
-        self.gru = orthogonal(nn.GRUCell(width, width))  # (e_t, h_t) → h_{t+1}
+        self.gru = nn.GRUCell(width, width)  # (e_t, h_t) → h_{t+1}
         self.state_head = mlp(width, width, state_dim)  # s_{t+1}
         self.reward_head = mlp(state_dim + width, width, 1)
         self.values = nn.ModuleList(mlp(state_dim + latent_dim, width, 1) for _ in range(2))
@@ -268,8 +246,6 @@ class Prior(nn.Module):
         self.categorical, self.latent_dim = args.latent == "categorical", latent_dim
         self.out_dim = latent_dim if self.categorical else 2 * latent_dim  # logits, or mean and log std
         self.net = mlp(args.state_dim, args.hidden_dim, self.out_dim) if args.learned_prior else None
-        if self.net:
-            nn.init.zeros_(self.net[-1].weight)
 
     def sample(self, s, generator=None):
         """One z (B, Z) for each s (B, S)."""
@@ -367,34 +343,153 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     return v_est, s, a, logp_a
 
 
-def model_loss(model, target_model, policy, posterior, obs, a, z, reward, terminated, mask, args):
-    """Eq. 4 on segments of H replayed transitions: obs (H+1, B, O); a (H, B, A); z (B, Z); the others (H, B).
-    Returns: the loss; its parts for state, reward and value, unweighted; the mean value."""
-    z_steps = z.expand(args.horizon, *z.shape)  # (H, B, Z)
-    with torch.no_grad():  # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
-        next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-        v_target = value_estimate(target_model, policy, posterior, next_s_target.flatten(0, 1),
-                                  z_steps.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
-        v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # (H, B); 0 if terminated, not at a time limit
-    h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
-    for t in range(args.horizon):
-        h = model.gru(e[t], h)
-        hidden.append(h)
-    next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
-    values = model.value(next_s, z_steps, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
-    consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
-    reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
-    value_loss = (mask * (values - v_target).square().sum(0)).mean()
-    loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
-    return loss, consistency_loss, reward_loss, value_loss, values.mean()
-
-
 def prior_loss(prior, s, z, v_est, prior_alpha):
     """Score-function gradient of E[V_est(s₁, z) − α_z log π(z|s₁)] (Algorithm 1); of the two draws of z for each s₁,
     one is the other's baseline. Args: s (B, S); z (2, B, Z) ~ prior; v_est (2, B). Returns: the loss, the entropy."""
     logp = torch.stack([prior.log_prob(s, draw) for draw in z])  # (2, B)
     objective = (v_est - prior_alpha * logp).detach()
     return -((objective - objective.flip(0)) * logp).mean(), -logp.detach().mean()
+
+
+class Agent(nn.Module):
+    """All networks, the losses that train them, their optimiser, and the update: one step of each."""
+
+    def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args, device):
+        super().__init__()
+        self.args, self.act_dim = args, act_dim
+        self.model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
+        self.policy, self.prior = Policy(act_dim, latent_dim, args), Prior(latent_dim, args)
+        self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
+        self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
+        for parameter in self.parameters():
+            nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+        if self.prior.net:  # starts as the fixed one
+            nn.init.zeros_(self.prior.net[-1].weight)
+        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
+        self.log_alpha = nn.ParameterList([torch.zeros(())])  # α = args.alpha exp(log α)
+        self.register_buffer("prior_alpha", torch.zeros(()), persistent=False)  # α_z
+        self.to(device)
+        trained = {"rnd_loss": self.rnd and self.rnd.g, "model_loss": self.model, "policy_loss": self.policy,
+                   "alpha_loss": self.log_alpha, "info_loss": self.posterior, "prior_loss": self.prior}
+        self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
+        self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
+                                     capturable=device.type == "cuda")
+        if args.compile:  # the random numbers stay those of a run that is not compiled
+            options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+            torch._dynamo.config.trace_autograd_ops = True
+            self.gradients = torch.compile(self.gradients, fullgraph=True, options=options)
+
+    def rnd_losses(self, obs, *_):
+        """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
+        error = self.rnd.error(obs)
+        with torch.no_grad():
+            self.rnd.update_normalizer(error)
+        return {"rnd_loss": error.mean()}, {}
+
+    def model_losses(self, obs, a, z, reward, terminated, mask):
+        """Eq. 4 on segments of H replayed transitions: obs (H+1, B, O); a (H, B, A); z (B, Z); the others (H, B)."""
+        args, model, target_model, logs = self.args, self.model, self.target_model, {}
+        reward, z = args.reward_scale * reward, z.expand(args.horizon, *z.shape)  # R / T; (H, B, Z)
+        with torch.no_grad():
+            if self.rnd:  # relabel: the bonus is never stored
+                bonus = self.rnd.bonus(obs[1:])  # (H, B)
+                reward = reward + args.rnd_coef * bonus
+                logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
+            # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
+            next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
+            v_target = value_estimate(target_model, self.policy, self.posterior, next_s_target.flatten(0, 1),
+                                      z.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
+            v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
+        h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
+        for t in range(args.horizon):
+            h = model.gru(e[t], h)
+            hidden.append(h)
+        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
+        values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
+        value_loss = (mask * (values - v_target).square().sum(0)).mean()
+        loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
+        return {"model_loss": loss}, logs | {"consistency_loss": consistency_loss, "reward_loss": reward_loss,
+                                             "value_loss": value_loss, "values": values.mean()}
+
+    def policy_losses(self, obs, z, start_obs):
+        """Improve π(a|s,z), α, p(z|s,a) and a learned π(z|s₁) in imagination. Shapes as in Replay.sample_states."""
+        args, posterior, nets = self.args, self.posterior, (self.model, self.policy, self.posterior)
+        alpha = args.alpha * self.log_alpha[0].detach().exp()
+        v_est, s, a, logp_a = value_estimate(*nets, self.model.encoder(obs).detach(), z, alpha, args, twins=1)
+        losses = {"policy_loss": -v_est.mean()}  # the gradient flows through the model and p(z|s,a) into π only
+        logs = {"alpha": alpha, "entropy": -logp_a.detach().mean()}
+        if args.autotune:  # α falls while the entropy is above its target −|A|
+            losses["alpha_loss"] = args.alpha * self.log_alpha[0].exp() * (logs["entropy"] + self.act_dim)
+        if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
+            losses["info_loss"] = -posterior.log_prob(s.detach(), a.detach(), z).mean()
+            logs["info_reward"] = -args.beta * losses["info_loss"]
+        if args.learned_prior:
+            with torch.no_grad():  # two z for each start state
+                s_1 = self.model.encoder(start_obs)
+                z_1 = torch.stack([self.prior.sample(s_1), self.prior.sample(s_1)])  # (2, B, Z)
+                v_1 = value_estimate(*nets, s_1.repeat(2, 1), z_1.flatten(0, 1), alpha, args, twins=1)[0].view(2, -1)
+            losses["prior_loss"], logs["prior_entropy"] = prior_loss(self.prior, s_1, z_1, v_1, self.prior_alpha)
+        return losses, logs
+
+    def gradients(self, losses_of, *sample):
+        """({loss: its clipped gradients}, logs), where losses_of(*sample) gives ({loss: its value}, further logs)."""
+        (losses, logs), gradients = losses_of(*sample), {}
+        for key, loss in losses.items():
+            gradient = torch.autograd.grad(loss, self.trained[key])
+            norm = nn.utils.get_total_norm(gradient)
+            gradients[key] = torch._foreach_mul(gradient, (self.args.max_grad_norm / (norm + 1e-6)).clamp(max=1))
+            logs |= {"grad_norm": norm} if key == "model_loss" else {}
+        return gradients, {key: value.detach() for key, value in (losses | logs).items()}
+
+    def descend(self, losses_of, sample):
+        """One step of Adam down the gradients of these losses; it leaves all other networks alone. Returns the logs."""
+        gradients, logs = self.gradients(losses_of, *sample)
+        self.adam.zero_grad()
+        for key in gradients:
+            for parameter, gradient in zip(self.trained[key], gradients[key]):
+                parameter.grad = gradient
+        self.adam.step()
+        return logs
+
+    def update(self, replay, with_policy, with_target):
+        """Algorithm 1: train every network once, on fresh samples, without a host sync. Returns {log key: scalar}."""
+        args, logs = self.args, {}
+        segments = replay.sample_segments(args.batch_size, args.horizon)
+        if self.rnd:
+            logs |= self.descend(self.rnd_losses, replay.sample_states(args.batch_size, args.rnd_buffer_size))
+        logs |= self.descend(self.model_losses, segments)
+        if with_policy:
+            logs |= self.descend(self.policy_losses, replay.sample_states(args.batch_size))
+        if with_target:
+            online = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_([*self.target_model.parameters()], online, args.tau)
+        return logs
+
+
+def write_checkpoint(run_dir, state, replay):
+    """Renaming checkpoint.pt, when all files are complete, makes them count; after a kill, read_checkpoint does it."""
+    ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
+    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": state["rng"][0]}, "model.pt": state["agent"]}
+    for name, content in files.items():
+        with open(run_dir / f"{name}.new", "wb") as file:
+            torch.save(content, file)
+            file.flush(), os.fsync(file.fileno())  # a power cut must not leave the name with nothing behind it
+    for name in files:
+        os.replace(run_dir / f"{name}.new", run_dir / name)
+
+
+def read_checkpoint(run_dir, device):
+    """The newest complete checkpoint: (state, ring). An exception if there is none, or if a bit of it has changed."""
+    complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
+    for path in sorted(run_dir.glob("*.new"), key=lambda path: "checkpoint" in path.name):  # that one last
+        path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
+    files = run_dir / "checkpoint.pt", run_dir / "buffer.pt"
+    state, ring = (torch.load(file, device, weights_only=True) for file in files)  # this looks at no checksum
+    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(state["rng"][0], ring["rng"]):
+        raise ValueError("wrong checksum, or files of two checkpoints")
+    return state, ring
 
 
 if __name__ == "__main__":
@@ -411,20 +506,15 @@ if __name__ == "__main__":
             if json.dumps(getattr(args, name)) != json.dumps(saved[name]):
                 refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
     check_args(args, given)
-    # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
-    # environments, replay, networks, optimisers
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     try:
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
-        (obs_dim, *image), (act_dim,) = eval_env.observation_space.shape, eval_env.action_space.shape
-        if image:
-            raise ValueError(f"{args.env_id} is seen as an image; this script is for state observations")
-        object_dim = getattr(eval_env.unwrapped, "object_dim", 0)
+        obs_dim, object_dim, act_dim = state_sizes(eval_env)
         if "num_frequencies" in given and not object_dim:
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
         envs = make_vector_env(args.env_id, args.num_envs, args.seed, args.async_envs, args.env_options)
@@ -434,72 +524,7 @@ if __name__ == "__main__":
             run_dir.mkdir(parents=True)
     except (ValueError, OSError, RuntimeError) as error:  # bad ids, an unwritable directory, too large a replay
         refuse(error)
-    model, policy = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args), Policy(act_dim, latent_dim, args)
-    target_model, prior = copy.deepcopy(model).requires_grad_(False), Prior(latent_dim, args)
-    posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
-    rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
-    log_alpha = nn.ParameterList([torch.zeros(())]).requires_grad_(args.autotune)  # α = args.alpha · exp(log α)
-    nets = dict(model=model, target_model=target_model, policy=policy, prior=prior, posterior=posterior, rnd=rnd)
-    agent = nn.ModuleDict({name: net for name, net in nets.items() if net} | {"log_alpha": log_alpha}).to(device)
-    trained = {name: [p for p in net.parameters() if p.requires_grad] for name, net in agent.items()}
-    optimizers = {name: torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=device.type == "cuda")
-                  for name, parameters in trained.items() if parameters}
-    prior_alpha, decay = torch.zeros((), device=device), (args.prior_decay_start, args.prior_decay_end)  # α_z
-    if args.compile:
-        value_estimate, model_loss = torch.compile(value_estimate), torch.compile(model_loss)
-
-    def descend(name, loss):
-        """One Adam step of the network `name`; returns the gradient's norm before clipping."""
-        optimizers[name].zero_grad()
-        loss.backward(inputs=trained[name])
-        grad_norm = nn.utils.clip_grad_norm_(trained[name], args.max_grad_norm)
-        optimizers[name].step()
-        return grad_norm
-
-    # ALGO LOGIC: one update, in the order of the paper's Algorithm 1
-    def update(with_policy, with_target):
-        """Train every network once, on fresh samples. Returns {log key: scalar tensor}."""
-        logs = {}
-        obs, a, z, reward, terminated, mask = replay.sample_segments(args.batch_size, args.horizon)
-        reward = args.reward_scale * reward  # R / T
-        if rnd:  # fit the density estimator, then relabel: the bonus is never stored
-            error = rnd.error(replay.sample_states(args.batch_size, args.rnd_buffer_size)[0])
-            logs["rnd_loss"] = error.mean()
-            descend("rnd", logs["rnd_loss"])
-            with torch.no_grad():
-                rnd.update_normalizer(error)
-                bonus = rnd.bonus(obs[1:])  # (H, B)
-            reward = reward + args.rnd_coef * bonus
-            logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
-        loss, *parts = model_loss(model, target_model, policy, posterior, obs, a, z, reward, terminated, mask, args)
-        logs |= dict(zip(("consistency_loss", "reward_loss", "value_loss", "values"), parts))
-        logs["grad_norm"] = descend("model", loss)
-        if with_policy:
-            alpha = args.alpha * log_alpha[0].detach().exp()
-            pi_obs, pi_z, start_obs = replay.sample_states(args.batch_size)
-            pi_s = model.encoder(pi_obs).detach()
-            v_est, pi_s, pi_a, logp_a = value_estimate(model, policy, posterior, pi_s, pi_z, alpha, args, twins=1)
-            logs["policy_loss"] = -v_est.mean()
-            descend("policy", logs["policy_loss"])  # the gradient flows through the model and p(z|s,a) into π only
-            logs["alpha"], logs["entropy"] = alpha, -logp_a.detach().mean()
-            if args.autotune:  # α falls while the entropy is above its target −|A|
-                logs["alpha_loss"] = args.alpha * log_alpha[0].exp() * (logs["entropy"] + act_dim)
-                descend("log_alpha", logs["alpha_loss"])
-            if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
-                logs["info_loss"] = -posterior.log_prob(pi_s.detach(), pi_a.detach(), pi_z).mean()
-                descend("posterior", logs["info_loss"])
-                logs["info_reward"] = -args.beta * logs["info_loss"]
-            if args.learned_prior:
-                with torch.no_grad():  # two z for each start state
-                    s_1 = model.encoder(start_obs)
-                    z_1 = torch.stack([prior.sample(s_1), prior.sample(s_1)])  # (2, B, Z)
-                    s_2, z_2 = s_1.repeat(2, 1), z_1.flatten(0, 1)  # (2B, ·)
-                    v_1 = value_estimate(model, policy, posterior, s_2, z_2, alpha, args, twins=1)[0]
-                logs["prior_loss"], logs["prior_entropy"] = prior_loss(prior, s_1, z_1, v_1.view(2, -1), prior_alpha)
-                descend("prior", logs["prior_loss"])
-        if with_target:
-            torch._foreach_lerp_([*target_model.parameters()], [p.detach() for p in model.parameters()], args.tau)
-        return {key: value.detach() for key, value in logs.items()}
+    agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
 
     @torch.no_grad()
     def evaluate():
@@ -510,63 +535,48 @@ if __name__ == "__main__":
             (obs, info), z = eval_env.reset(seed=EVAL_SEED + episode), None
             while "summary" not in info:
                 frames += [eval_env.render()] if args.capture_video and episode == 0 else []
-                s = model.encoder(torch.as_tensor(finite(obs), device=device)[None])
-                z = prior.sample(s, generator) if z is None else z
-                obs, _, _, _, info = eval_env.step(policy(s, z, greedy=True)[0][0].cpu().numpy())
+                s = agent.model.encoder(torch.as_tensor(finite(obs), device=device)[None])
+                z = agent.prior.sample(s, generator) if z is None else z
+                obs, _, _, _, info = eval_env.step(agent.policy(s, z, greedy=True)[0][0].cpu().numpy())
             rows.append(info["summary"].tolist())
-        path = run_dir / "eval.csv"  # keeps what is not made anew: earlier steps, and this step's further episodes
-        old = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist() if path.exists() else []
-        old = [row for row in old if (row[0], row[1] < args.eval_episodes) < (global_step, True)]
-        table = sorted(old + [[global_step, i, *row] for i, row in enumerate(rows)])
-        np.savetxt(f"{path}.new", table, "%.10g", ",", header=EVAL_CSV, comments="")
-        os.replace(f"{path}.new", path)
+        save_summaries(run_dir / "eval.csv", global_step, rows)
         for key, mean in average(rows).items() if global_step > start_step else ():  # else they are there already
             writer.add_scalar(f"eval/{key}", mean, global_step)
-        if frames:
-            save_gif(run_dir / f"videos/step-{global_step}.gif", frames, eval_env.metadata.get("render_fps", 25))
+        save_gif(run_dir / f"videos/step-{global_step}.gif", frames, eval_env.metadata.get("render_fps", 25))
         return rows
 
-    def snapshot():
-        """A copy of everything that a resumed run needs, but the replay."""
-        rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
-        adams = [adam.state_dict() for adam in optimizers.values()]
-        return copy.deepcopy({"args": asdict(args), "agent": agent.state_dict(), "optimizers": adams, "rng": rng,
-                              "progress": (global_step, updates, episodes, recent)})
-
-    def save(state):
-        """End the running episodes, as a time limit does; write `state` and the replay."""
+    def save():
+        """End the running episodes, as a time limit does; write what was good when the losses were last looked at."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
-        ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-        checkpoint.write(run_dir, state, ring)
+        write_checkpoint(run_dir, good, replay)
 
-    def halt(error):
-        """End after a nan, a dead worker or a full disk; save what was good when the losses were last looked at."""
-        culprit = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
-        kept = f"{run_dir} has {'the last' if (run_dir / 'checkpoint.pt').exists() else 'no'} checkpoint"
-        with contextlib.suppress(OSError, RuntimeError):  # on a full disk nothing more can be saved
-            if not restart:  # else nothing has happened since
-                writer.flush(), save(good)
-                kept = f"saved step {good['progress'][0]} in {run_dir}"
-        refuse(f"{culprit} at step {global_step}; {kept}", 1)
+    def halt(kind, error, trace):
+        """Where the code is not at fault (nan, a dead worker, a full disk) one line, in the place of a traceback."""
+        if not isinstance(error, (OSError, FloatingPointError)):
+            return sys.__excepthook__(kind, error, trace)
+        error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
+        with contextlib.suppress(OSError, RuntimeError):  # on a full disk the last checkpoint has to do
+            restart or good and save()
+        refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
 
     global_step, updates, episodes, recent, restart, sums = 0, 0, 0, [], True, {}
     if args.resume is not None:  # from the newest complete checkpoint
         try:
-            state, ring = checkpoint.read(run_dir, device)
+            state, ring = read_checkpoint(run_dir, device)
             agent.load_state_dict(state["agent"])
-            for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
-                checkpoint.load_adam(adam, adam_state)
-            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])
+            agent.adam.load_state_dict(agent.adam.state_dict() | {"state": state["adam"]})
+            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])  # no broadcasting
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
+            global_step, updates, episodes, recent = state["progress"]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
-    checkpoint.on_failure(halt)
+    sys.excepthook = halt
+    threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
     if global_step < args.total_timesteps:
-        (run_dir / "args.json.new").write_text(json.dumps(asdict(args), indent=2))
+        (run_dir / "args.json.new").write_text(json.dumps(vars(args), indent=2))
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
     if args.track:
         import wandb
@@ -577,9 +587,7 @@ if __name__ == "__main__":
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
         print("no GPU: expect about 13 steps/s on 2 cores at these settings; README.md has settings for a laptop")
 
-    # TRY NOT TO MODIFY: start the game
-    start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
-    counts, good, signals = {}, snapshot(), []
+    start_step, start_time, print_time, counts, good, signals = global_step, time.time(), 0.0, {}, None, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
@@ -588,23 +596,20 @@ if __name__ == "__main__":
             obs = finite(envs.reset(seed=1000 * args.seed + global_step)[0])
             age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
             z = torch.zeros(args.num_envs, latent_dim, device=device)
-
-        # ALGO LOGIC: put action logic here
-        with torch.no_grad():
+        with torch.no_grad():  # act
             obs_tensor = torch.as_tensor(obs, device=device)
-            s = model.encoder(obs_tensor)
+            s = agent.model.encoder(obs_tensor)
             if not age.all():  # z ~ π(z|s₁), once an episode
-                z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], prior.sample(s), z)
-            a, _ = policy(s, z)
+                z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], agent.prior.sample(s), z)
+            a, _ = agent.policy(s, z)
             actions = a.cpu().numpy()  # before the update is launched, or it would wait for that
-        # ALGO LOGIC: training; launched before the environments step, so that a GPU works meanwhile
-        if global_step >= args.learning_starts:
+        if global_step >= args.learning_starts:  # launched before the environments step: a GPU works meanwhile
             updates += 1
-            prior_alpha.fill_(np.interp(global_step, decay, (args.prior_alpha, 0.0)))
-            logs = update(updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0)
-            for key, value in logs.items():
+            decay = args.prior_decay_start, args.prior_decay_end
+            agent.prior_alpha.fill_(np.interp(global_step, decay, (args.prior_alpha, 0)))
+            due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
+            for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
-        # TRY NOT TO MODIFY: execute the game and log data
         next_obs, rewards, terminations, truncations, infos = envs.step(actions)
         finite(next_obs, rewards)
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one
@@ -623,22 +628,19 @@ if __name__ == "__main__":
         sps = (global_step - start_step) / (time.time() - start_time)
         if log_due or eval_due or checkpoint_due:
             for key, value in sums.items():
-                if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
-                    raise FloatingPointError(f"losses/{key} is nan or infinite")
-                writer.add_scalar(f"losses/{key}", mean, global_step)
+                writer.add_scalar(f"losses/{key}", finite(value.item() / counts[key]), global_step)
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()
-            good = snapshot()
+            rng, moments = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()], agent.adam.state_dict()["state"]
+            good = copy.deepcopy({"args": vars(args), "agent": agent.state_dict(), "adam": moments, "rng": rng,
+                                  "progress": (global_step, updates, episodes, recent)})
         if eval_due and args.eval_frequency and not signals:
             evaluate()
-        if over or time.time() - print_time > (0.2 if on_terminal else 10):
-            print_time, left = time.time(), timedelta(seconds=int((args.total_timesteps - global_step) / max(sps, 0.1)))
-            line = f"step {global_step:,} of {args.total_timesteps:,} | {sps:.0f} steps/s | {left} left"
-            line += "".join(f" | {key.replace('episodic_', '')} {mean:.2f}" for key, mean in average(recent).items())
-            bar = f"\r{'█' * int(20 * global_step / args.total_timesteps):░<20.20} " if on_terminal else ""
-            print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
+        if over or time.time() - print_time > (0.2 if sys.stdout.isatty() else 10):
+            print_time = time.time()
+            show_progress(global_step, args.total_timesteps, sps, average(recent), over)
         if restart := checkpoint_due:
-            writer.flush(), save(good)
+            writer.flush(), save()
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")

@@ -18,6 +18,7 @@ The metric: coverage, the share of the 10 x 10 unit squares of the maze visited 
     a      a       (B, A)   action in [-1, 1]: a move along x and y
     K      horizon  H       steps the model is rolled out
 """
+import contextlib
 import copy
 import json
 import math
@@ -25,7 +26,8 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -37,8 +39,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-import checkpoint
-from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, make_vector_env
+from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, make_vector_env, refuse
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Args:
     rnd_buffer_size: Optional[int] = None  # newest transitions that RND learns from (Fig. 8D); default: all
     rnd_normalize: bool = True  # subtract the running mean of the RND error and divide by its deviation (Sec. 4.3.2)
     # --- speed
-    compile: bool = False  # torch.compile the losses: a minute's wait, then faster updates
+    compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
@@ -97,12 +98,6 @@ COMPONENTS, COUPLINGS = 12, 4  # of --policy gmm and of --policy flow (official 
 CEM_SAMPLES, CEM_ELITES, CEM_ITERATIONS, CEM_MIN_STD = 64, 8, 3, 0.05  # --policy cem: sequences tried, kept, rounds
 TRAJECTORIES, SHOWN = 64, 6  # episodes in a snapshot of the policy; snapshots in maze.png, at most
 CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "compile"}
-
-
-def refuse(message, code=2):
-    """End the program: one line on standard error; exit code 2 for bad input."""
-    print(f"{Path(__file__).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 def check_args(args, given):
@@ -118,7 +113,6 @@ def check_args(args, given):
         (start < args.batch_size, f"--batch-size {args.batch_size} is more than --learning-starts {start} can fill"),
         (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
         (size < max(start, args.rnd_buffer_size or 0), "--buffer-size is below --learning-starts or --rnd-buffer-size"),
-        (args.policy == "cem" and args.compile, "--compile does not go with --policy cem: it would compile every step"),
         (args.goal is None and given & {"reward_scale"}, "no --goal"),
         (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std"}, "--latent none"),
         (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
@@ -129,18 +123,9 @@ def check_args(args, given):
             refuse(f"{flags}: no effect with {message}" if flags else message)
 
 
-# ALGO LOGIC: small helpers
-def mlp(in_dim, hidden_dim, out_dim, activation=nn.ELU):
+def mlp(in_dim, width, out_dim, act=nn.ELU):
     """A network with two hidden layers (paper App. A)."""
-    return orthogonal(nn.Sequential(nn.Linear(in_dim, hidden_dim), activation(), nn.Linear(hidden_dim, hidden_dim),
-                                    activation(), nn.Linear(hidden_dim, out_dim)))
-
-
-def orthogonal(net):
-    """Set every weight matrix of `net` to an orthogonal one and every bias to zero."""
-    for parameter in net.parameters():
-        nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
-    return net
+    return nn.Sequential(nn.Linear(in_dim, width), act(), nn.Linear(width, width), act(), nn.Linear(width, out_dim))
 
 
 def normal_log_prob(x, mean, log_std):
@@ -164,8 +149,7 @@ class PositionalEncoding(nn.Module):
 # ALGO LOGIC: replay
 class Replay:
     """Ring of shape (rows, num_envs, width). A row holds [o_t | a_t | z | r_t, terminated_t, last_t, t] of each
-    environment; last = 1 marks an episode's final observation, where no action was taken, so that o_{t+1} is always the
-    next row. Sampling has fixed shapes and reads no tensor on the host: it can be part of a CUDA graph."""
+    environment; last = 1 marks an episode's final observation: no action was taken, o_{t+1} is always the next row."""
 
     def __init__(self, capacity, num_envs, obs_dim, act_dim, latent_dim, device):
         self.sizes = [obs_dim, act_dim, latent_dim, 4]
@@ -196,17 +180,15 @@ class Replay:
         row, env = self.draw((4, batch_size), horizon + 1)  # four candidates each: take the first that is a transition
         first = (self.data[row, env, -2] == 0).float().argmax(0, keepdim=True)  # (if none is, its mask is all zeros)
         row, env = row.gather(0, first), env.gather(0, first)  # (1, B)
-        steps = torch.arange(horizon + 1, device=self.data.device)[:, None]
-        segment = self.data[(row + steps) % len(self.data), env]  # (H+1, B, O+A+Z+4)
-        obs, a, z, outcome = segment.split(self.sizes, -1)
+        rows = (row + torch.arange(horizon + 1, device=row.device)[:, None]) % len(self.data)  # (H+1, B)
+        obs, a, z, outcome = self.data[rows, env].split(self.sizes, -1)  # (H+1, B, ·)
         reward, terminated, last, _ = outcome[:-1].unbind(-1)  # (H, B)
         return obs, a[:-1], z[0], reward, terminated, (1 - last).cumprod(0)
 
 
 # ALGO LOGIC: networks
 class WorldModel(nn.Module):
-    """Encoder f, GRU dynamics h, reward R and twin value V of Sec. 4.3.1. The paper's Q(s_t, a_t, z) is
-    R + γ V(s_{t+1}, z), computed through the model (official code)."""
+    """Encoder f, GRU dynamics h, reward R and twin value V (Sec. 4.3.1); Q(s_t, a_t, z) is R + γ V(s_{t+1}, z)."""
 
     def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args):
         super().__init__()
@@ -215,7 +197,7 @@ class WorldModel(nn.Module):
         self.encoder = nn.Sequential(encoding, mlp(encoding.out_dim, width, state_dim))  # s = f(o)
         self.action_encoder = mlp(act_dim, width, width)  # e
         self.init_hidden = mlp(state_dim, width, width)  # h₀
-        self.gru = orthogonal(nn.GRUCell(width, width))  # (e_t, h_t) → h_{t+1}
+        self.gru = nn.GRUCell(width, width)  # (e_t, h_t) → h_{t+1}
         self.state_head = mlp(width, width, state_dim)  # s_{t+1}
         self.reward_head = mlp(state_dim + width, width, 1)
         self.values = nn.ModuleList(mlp(state_dim + latent_dim, width, 1) for _ in range(2))
@@ -389,26 +371,136 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     return v_est, s, a, logp_a
 
 
-def model_loss(model, target_model, policy, posterior, obs, a, z, reward, terminated, mask, args):
-    """Eq. 4 on segments of H replayed transitions: obs (H+1, B, O); a (H, B, A); z (B, Z); the others (H, B).
-    Returns: the loss; its parts for state, reward and value, unweighted; the mean value."""
-    z_steps = z.expand(args.horizon, *z.shape)  # (H, B, Z)
-    with torch.no_grad():  # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
-        next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-        v_target = value_estimate(target_model, policy, posterior, next_s_target.flatten(0, 1),
-                                  z_steps.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
-        v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # (H, B); 0 if terminated, not at a time limit
-    h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
-    for t in range(args.horizon):
-        h = model.gru(e[t], h)
-        hidden.append(h)
-    next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
-    values = model.value(next_s, z_steps, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
-    consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
-    reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
-    value_loss = (mask * (values - v_target).square().sum(0)).mean()
-    loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
-    return loss, consistency_loss, reward_loss, value_loss, values.mean()
+class Agent(nn.Module):
+    """All networks, the losses that train them, their optimiser, and the update: one step of each."""
+
+    def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args, device):
+        super().__init__()
+        self.args, self.act_dim = args, act_dim
+        self.model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
+        self.policy = POLICIES[args.policy](act_dim, latent_dim, args)
+        self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
+        self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
+        for parameter in self.parameters():
+            nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
+        self.log_alpha = nn.ParameterList([torch.zeros(())])  # α = args.alpha exp(log α)
+        self.to(device)
+        trained = {"rnd_loss": self.rnd and self.rnd.g, "model_loss": self.model, "policy_loss": self.policy,
+                   "alpha_loss": self.log_alpha, "info_loss": self.posterior}
+        self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
+        self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
+                                     capturable=device.type == "cuda")
+        if args.compile:  # the random numbers stay those of a run that is not compiled
+            options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+            torch._dynamo.config.trace_autograd_ops = True
+            self.gradients = torch.compile(self.gradients, fullgraph=True, options=options)
+
+    def rnd_losses(self, obs, *_):
+        """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
+        error = self.rnd.error(obs)
+        with torch.no_grad():
+            self.rnd.update_normalizer(error)
+        return {"rnd_loss": error.mean()}, {}
+
+    def model_losses(self, obs, a, z, reward, terminated, mask):
+        """Eq. 4 on segments of H replayed transitions: obs (H+1, B, O); a (H, B, A); z (B, Z); the others (H, B)."""
+        args, model, target_model, logs = self.args, self.model, self.target_model, {}
+        reward, z = args.reward_scale * reward, z.expand(args.horizon, *z.shape)  # R / T; (H, B, Z)
+        with torch.no_grad():
+            if self.rnd:  # relabel: the bonus is never stored
+                bonus = self.rnd.bonus(obs[1:])  # (H, B)
+                reward = reward + args.rnd_coef * bonus
+                logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
+            # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
+            next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
+            v_target = value_estimate(target_model, self.policy, self.posterior, next_s_target.flatten(0, 1),
+                                      z.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
+            v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
+        h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
+        for t in range(args.horizon):
+            h = model.gru(e[t], h)
+            hidden.append(h)
+        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
+        values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
+        value_loss = (mask * (values - v_target).square().sum(0)).mean()
+        loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
+        return {"model_loss": loss}, logs | {"consistency_loss": consistency_loss, "reward_loss": reward_loss,
+                                             "value_loss": value_loss, "values": values.mean()}
+
+    def policy_losses(self, obs, z):
+        """Improve π(a|s,z), α and p(z|s,a) in imagination: obs (B, O), z (B, Z)."""
+        args, posterior, nets = self.args, self.posterior, (self.model, self.policy, self.posterior)
+        alpha = args.alpha * self.log_alpha[0].detach().exp()
+        v_est, s, a, logp_a = value_estimate(*nets, self.model.encoder(obs).detach(), z, alpha, args, twins=1)
+        losses = {"policy_loss": -v_est.mean()}  # the gradient flows through the model and p(z|s,a) into π only
+        logs = {"alpha": alpha, "entropy": -logp_a.detach().mean()}
+        if args.autotune:  # α falls while the entropy is above its target −|A|
+            losses["alpha_loss"] = args.alpha * self.log_alpha[0].exp() * (logs["entropy"] + self.act_dim)
+        if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
+            losses["info_loss"] = -posterior.log_prob(s.detach(), a.detach(), z).mean()
+            logs["info_reward"] = -args.beta * losses["info_loss"]
+        return losses, logs
+
+    def gradients(self, losses_of, *sample):
+        """({loss: its clipped gradients}, logs), where losses_of(*sample) gives ({loss: its value}, further logs)."""
+        (losses, logs), gradients = losses_of(*sample), {}
+        for key, loss in losses.items():
+            gradient = torch.autograd.grad(loss, self.trained[key])
+            norm = nn.utils.get_total_norm(gradient)
+            gradients[key] = torch._foreach_mul(gradient, (self.args.max_grad_norm / (norm + 1e-6)).clamp(max=1))
+            logs |= {"grad_norm": norm} if key == "model_loss" else {}
+        return gradients, {key: value.detach() for key, value in (losses | logs).items()}
+
+    def descend(self, losses_of, sample):
+        """One step of Adam down the gradients of these losses; it leaves all other networks alone. Returns the logs."""
+        gradients, logs = self.gradients(losses_of, *sample)
+        self.adam.zero_grad()
+        for key in gradients:
+            for parameter, gradient in zip(self.trained[key], gradients[key]):
+                parameter.grad = gradient
+        self.adam.step()
+        return logs
+
+    def update(self, replay, with_policy, with_target):
+        """Algorithm 1: train every network once, on fresh samples, without a host sync. Returns {log key: scalar}."""
+        args, logs = self.args, {}
+        segments = replay.sample_segments(args.batch_size, args.horizon)
+        if self.rnd:
+            logs |= self.descend(self.rnd_losses, replay.sample_states(args.batch_size, args.rnd_buffer_size))
+        logs |= self.descend(self.model_losses, segments)
+        if with_policy:
+            logs |= self.descend(self.policy_losses, replay.sample_states(args.batch_size))
+        if with_target:
+            online = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_([*self.target_model.parameters()], online, args.tau)
+        return logs
+
+
+def write_checkpoint(run_dir, state, replay):
+    """Renaming checkpoint.pt, when all files are complete, makes them count; after a kill, read_checkpoint does it."""
+    ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
+    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": state["rng"][0]}, "model.pt": state["agent"]}
+    for name, content in files.items():
+        with open(run_dir / f"{name}.new", "wb") as file:
+            torch.save(content, file)
+            file.flush(), os.fsync(file.fileno())  # a power cut must not leave the name with nothing behind it
+    for name in files:
+        os.replace(run_dir / f"{name}.new", run_dir / name)
+
+
+def read_checkpoint(run_dir, device):
+    """The newest complete checkpoint: (state, ring). An exception if there is none, or if a bit of it has changed."""
+    complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
+    for path in sorted(run_dir.glob("*.new"), key=lambda path: "checkpoint" in path.name):  # that one last
+        path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
+    files = run_dir / "checkpoint.pt", run_dir / "buffer.pt"
+    state, ring = (torch.load(file, device, weights_only=True) for file in files)  # this looks at no checksum
+    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(state["rng"][0], ring["rng"]):
+        raise ValueError("wrong checksum, or files of two checkpoints")
+    return state, ring
 
 
 @torch.no_grad()
@@ -491,70 +583,15 @@ if __name__ == "__main__":
             run_dir.mkdir(parents=True)
     except (ValueError, OSError, RuntimeError) as error:  # a cell that isn't there, an unwritable directory
         refuse(error)
-    model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
-    target_model = copy.deepcopy(model).requires_grad_(False)
-    policy = POLICIES[args.policy](act_dim, latent_dim, args)
-    posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
-    rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
-    log_alpha = nn.ParameterList([torch.zeros(())]).requires_grad_(args.autotune)  # α = args.alpha · exp(log α)
-    nets = dict(model=model, target_model=target_model, policy=policy, posterior=posterior, rnd=rnd)
-    agent = nn.ModuleDict({name: net for name, net in nets.items() if net} | {"log_alpha": log_alpha}).to(device)
-    trained = {name: [p for p in net.parameters() if p.requires_grad] for name, net in agent.items()}
-    optimizers = {name: torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=device.type == "cuda")
-                  for name, parameters in trained.items() if parameters}
-    if args.compile:
-        value_estimate, model_loss = torch.compile(value_estimate), torch.compile(model_loss)
-
-    def descend(name, loss):
-        """One Adam step of the network `name`; returns the gradient's norm before clipping."""
-        optimizers[name].zero_grad()
-        loss.backward(inputs=trained[name])
-        grad_norm = nn.utils.clip_grad_norm_(trained[name], args.max_grad_norm)
-        optimizers[name].step()
-        return grad_norm
-
-    # ALGO LOGIC: one update, in the order of the paper's Algorithm 1
-    def update(with_policy, with_target):
-        """Train every network once, on fresh samples. Returns {log key: scalar tensor}."""
-        logs = {}
-        obs, a, z, reward, terminated, mask = replay.sample_segments(args.batch_size, args.horizon)
-        reward = args.reward_scale * reward  # R / T
-        if rnd:  # fit the density estimator, then relabel: the bonus is never stored
-            error = rnd.error(replay.sample_states(args.batch_size, args.rnd_buffer_size)[0])
-            logs["rnd_loss"] = error.mean()
-            descend("rnd", logs["rnd_loss"])
-            with torch.no_grad():
-                rnd.update_normalizer(error)
-                bonus = rnd.bonus(obs[1:])  # (H, B)
-            reward = reward + args.rnd_coef * bonus
-            logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
-        loss, *parts = model_loss(model, target_model, policy, posterior, obs, a, z, reward, terminated, mask, args)
-        logs |= dict(zip(("consistency_loss", "reward_loss", "value_loss", "values"), parts))
-        logs["grad_norm"] = descend("model", loss)
-        if with_policy:
-            alpha = args.alpha * log_alpha[0].detach().exp()
-            pi_obs, pi_z = replay.sample_states(args.batch_size)
-            pi_s = model.encoder(pi_obs).detach()
-            v_est, pi_s, pi_a, logp_a = value_estimate(model, policy, posterior, pi_s, pi_z, alpha, args, twins=1)
-            logs["policy_loss"] = -v_est.mean()
-            descend("policy", logs["policy_loss"])  # the gradient flows through the model and p(z|s,a) into π only
-            logs["alpha"], logs["entropy"] = alpha, -logp_a.detach().mean()
-            if args.autotune:  # α falls while the entropy is above its target −|A|
-                logs["alpha_loss"] = args.alpha * log_alpha[0].exp() * (logs["entropy"] + act_dim)
-                descend("log_alpha", logs["alpha_loss"])
-            if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
-                logs["info_loss"] = -posterior.log_prob(pi_s.detach(), pi_a.detach(), pi_z).mean()
-                descend("posterior", logs["info_loss"])
-                logs["info_reward"] = -args.beta * logs["info_loss"]
-        if with_target:
-            torch._foreach_lerp_([*target_model.parameters()], [p.detach() for p in model.parameters()], args.tau)
-        return {key: value.detach() for key, value in logs.items()}
+    agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
 
     @torch.no_grad()
     def act(obs, z):
         """Actions (N, A) at obs (N, O), z (N, Z)."""
-        s = model.encoder(obs)
-        return plan(model, posterior, s, z, act_dim, args) if args.policy == "cem" else policy(s, z)[0]
+        s = agent.model.encoder(obs)
+        if args.policy == "cem":
+            return plan(agent.model, agent.posterior, s, z, act_dim, args)
+        return agent.policy(s, z)[0]
 
     def mark(obs):
         """Count the unit square where each agent is; obs (N, O)."""
@@ -587,30 +624,30 @@ if __name__ == "__main__":
         """End the running episodes, as a time limit does, and save everything that a resumed run needs."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
-        ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-        rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
-        adams = [adam.state_dict() for adam in optimizers.values()]
-        state = {"agent": agent.state_dict(), "optimizers": adams, "rng": rng, "coverage": coverage,
+        rng, moments = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()], agent.adam.state_dict()["state"]
+        state = {"agent": agent.state_dict(), "adam": moments, "rng": rng, "coverage": coverage,
                  "progress": (global_step, updates, episodes, recent), "visits": torch.tensor(visits),
                  "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots]}
-        checkpoint.write(run_dir, state, ring)
+        write_checkpoint(run_dir, state, replay)
 
-    def halt(culprit):
-        """End with the figures up to here; the last checkpoint and what was logged were good."""
-        culprit = next((f"losses/{key}" for key, value in sums.items() if not value.isfinite()), culprit)
+    def halt(kind, error, trace):
+        """Where the code is not at fault (nan, a full disk) figures and one line, in the place of a traceback."""
+        if not isinstance(error, (OSError, FloatingPointError)):
+            return sys.__excepthook__(kind, error, trace)
+        error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
         coverage.append((global_step, covered()))
-        write_figures(), writer.close()
-        refuse(f"{culprit} is nan or infinite at step {global_step}; {run_dir} has all that was logged before it", 1)
+        with contextlib.suppress(OSError):
+            write_figures(), writer.close()
+        refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
 
-    global_step, updates, episodes, recent = 0, 0, 0, []
+    global_step, updates, episodes, recent, sums = 0, 0, 0, [], {}
     snapshots, visits, coverage = [], np.zeros((10, 10), np.int64), []
     if args.resume is not None:  # from the newest complete checkpoint
         try:
-            state, ring = checkpoint.read(run_dir, "cpu")
+            state, ring = read_checkpoint(run_dir, "cpu")
             agent.load_state_dict(state["agent"])
-            for adam, adam_state in zip(optimizers.values(), state["optimizers"], strict=True):
-                checkpoint.load_adam(adam, adam_state)
-            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])
+            agent.adam.load_state_dict(agent.adam.state_dict() | {"state": state["adam"]})
+            replay.data[: len(ring["data"])] = ring["data"]
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
@@ -622,13 +659,14 @@ if __name__ == "__main__":
                 snapshots.pop()
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
+    sys.excepthook = halt
     if global_step < args.total_timesteps:
-        (run_dir / "args.json.new").write_text(json.dumps(asdict(args), indent=2))
+        (run_dir / "args.json.new").write_text(json.dumps(vars(args), indent=2))
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
     writer = SummaryWriter(run_dir, purge_step=global_step + 1)
     # TRY NOT TO MODIFY: start the game
     start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
-    sums, counts, restart, signals = {}, {}, True, []
+    counts, restart, signals = {}, True, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
@@ -648,12 +686,12 @@ if __name__ == "__main__":
         # ALGO LOGIC: training
         if global_step >= args.learning_starts:
             updates += 1
-            logs = update(updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0)
-            for key, value in logs.items():
+            due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
+            for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
         # TRY NOT TO MODIFY: execute the game and log data
         if not np.isfinite(actions).all():
-            halt("an action")
+            raise FloatingPointError("an action is nan")
         next_obs, rewards, terminations, truncations, infos = envs.step(actions)
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one
         outcome = np.stack([rewards, terminations, done, age], -1).astype(np.float32)
@@ -673,7 +711,7 @@ if __name__ == "__main__":
         if log_due or figure_due or checkpoint_due:
             for key, value in sums.items():
                 if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
-                    halt(f"losses/{key}")
+                    raise FloatingPointError(f"losses/{key} is nan or infinite")
                 writer.add_scalar(f"losses/{key}", mean, global_step)
             coverage.append((global_step, covered()))
             writer.add_scalar("charts/coverage", coverage[-1][1], global_step)

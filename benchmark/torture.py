@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import checkpoint  # noqa: E402
+import rpg  # noqa: E402
 
 EVERY, NUM_ENVS, EVAL_EPISODES = 200, 4, 2
 FLAGS = (f"--env-id toy_envs:ToyCounted-v0 --hidden-dim 64 --state-dim 8 --rnd-dim 64 --batch-size 16 --latent-dim 3 "
@@ -57,7 +57,7 @@ def saved_step(cwd, run_dir):
     copy = cwd / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run_dir, copy)
-    return checkpoint.read(copy, "cpu")[0]["progress"][0]
+    return rpg.read_checkpoint(copy, "cpu")[0]["progress"][0]
 
 
 def wait_and_kill(process, how, steps, seen, run_dir, rng):

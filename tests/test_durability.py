@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
-import checkpoint  # noqa: E402
 import fuzz  # noqa: E402
+import rpg  # noqa: E402
 import torture  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -30,8 +30,7 @@ def test_kill_9_loses_at_most_one_interval(tmp_path, async_envs):
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):
-    wanted = ["no agent", "a weight of another shape", "moments of another shape", "a ring of one environment", "code",
-              "a flipped bit"]
+    wanted = ["no agent", "a weight of another shape", "a ring of one environment", "code", "a flipped bit"]
     figures = fuzz.fuzz(tmp_path, cases=60, wanted=wanted)
     assert figures["refused"] + figures.get("harmless", 0) == 60 and figures["refused"] > 50
 
@@ -58,7 +57,7 @@ def ends_in_order(cwd, process, says):
 def goes_on(cwd, run_dir):
     """The newest checkpoint is intact, the log has all episodes up to it, --resume accepts it; returns its step."""
     shutil.copytree(run_dir, cwd / "copy")
-    step, _, episodes, _ = checkpoint.read(cwd / "copy", "cpu")[0]["progress"]
+    step, _, episodes, _ = rpg.read_checkpoint(cwd / "copy", "cpu")[0]["progress"]
     points = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload().Scalars("charts/episodic_return")
     assert sum(point.step <= step for point in points) == episodes
     process = start(cwd, "--resume", run_dir, "--total-timesteps", step + 40)
@@ -69,22 +68,23 @@ def goes_on(cwd, run_dir):
 
 
 @pytest.mark.parametrize("env_id, flags, says", [
-    ("ToyExit-v0", ["--async-envs"], "died"), ("ToyHang-v0", ["--async-envs"], "hangs"),
+    ("ToyExit-v0", ["--async-envs"], "died"), ("ToyHang-v0", ["--async-envs"], "worker process 0 gave no answer in 2 s"),
     ("ToyNaN-v0", ["--async-envs"], "observation"),
 ])
 def test_failing_simulators(tmp_path, env_id, flags, says):
     err = ends_in_order(tmp_path, start(tmp_path, "--env-id", f"toy_envs:{env_id}", *TINY, *flags, timeout="2"), says)
     (run_dir,) = tmp_path.glob("runs/*")
-    if env_id == "ToyNaN-v0":
-        assert "saved step 0" in err
-    else:  # in the 60th step of each environment
-        assert "at step 120; saved step 80" in err and goes_on(tmp_path, run_dir) == 80
+    if env_id == "ToyNaN-v0":  # in the 40th step of each environment, so that the first checkpoint is never written
+        assert "at step 78;" in err and not (run_dir / "checkpoint.pt").exists()
+    else:  # in the 60th
+        assert "at step 120;" in err and goes_on(tmp_path, run_dir) == 80
 
 
 @pytest.mark.parametrize("flags", [[], ["--async-envs"]], ids=" ".join)
 def test_nan_in_the_first_observation(tmp_path, flags):
     process = start(tmp_path, "--env-id", "toy_envs:ToyNaNReset-v0", *TINY, *flags)
-    assert "no checkpoint" in ends_in_order(tmp_path, process, "observation")
+    assert "at step 0; --resume" in ends_in_order(tmp_path, process, "observation")
+    assert not list(tmp_path.glob("runs/*/checkpoint.pt"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -98,7 +98,7 @@ def test_killed_and_stopped_workers(tmp_path, number):
     workers = sorted(pid for pid, command in commands.items() if b"spawn_main" in command)
     assert len(workers) == 2
     os.kill(workers[1], number)
-    ends_in_order(tmp_path, process, "worker process 1 " + ("died" if number == signal.SIGKILL else "hangs"))
+    ends_in_order(tmp_path, process, "worker process 1 " + ("died" if number == signal.SIGKILL else "gave"))
     (run_dir,) = tmp_path.glob("runs/*")
     goes_on(tmp_path, run_dir)
 

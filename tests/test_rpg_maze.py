@@ -30,9 +30,10 @@ def run(cwd, *flags):
 
 
 @pytest.mark.parametrize("name", [
-    "refuse", "mlp", "orthogonal", "normal_log_prob", "PositionalEncoding", "Replay.__init__", "Replay.add",
-    "Replay.draw", "Replay.sample_segments", "WorldModel", "Posterior", "RND.error", "RND.update_normalizer",
-    "mean_k_step_value", "value_estimate", "model_loss",
+    "mlp", "normal_log_prob", "PositionalEncoding", "Replay.__init__", "Replay.add", "Replay.draw",
+    "Replay.sample_segments", "WorldModel", "Posterior", "RND.error", "RND.update_normalizer", "mean_k_step_value",
+    "value_estimate", "Agent.rnd_losses", "Agent.model_losses", "Agent.gradients", "Agent.descend", "Agent.update",
+    "write_checkpoint", "read_checkpoint",
 ])
 def test_what_stands_in_both_scripts_is_the_same(name):
     """tests/test_rpg.py holds these to their references; here they must not drift apart."""
@@ -42,15 +43,6 @@ def test_what_stands_in_both_scripts_is_the_same(name):
             thing = getattr(thing, part)
         return inspect.getsource(thing)
     assert source(maze) == source(rpg)
-
-
-def test_the_steps_of_training_are_the_same():
-    """Functions inside the main part have no name to compare: the text from the first line to the last."""
-    for first, last in (("    def descend(", "return grad_norm"), ("        logs = {}", 'logs["grad_norm"]'),
-                        ('            logs["policy_loss"] =', 'logs["info_reward"] =')):
-        texts = [text[text.index(first) : text.index(last)]
-                 for text in ((ROOT / name).read_text() for name in ("rpg.py", "rpg_maze.py"))]
-        assert texts[0] == texts[1] and len(texts[0]) > 300
 
 
 def small_args(**changes):
@@ -310,7 +302,7 @@ def test_latents():
     (dict(horizon=0), "--horizon"), (dict(batch_size=5000), "--batch-size"), (dict(gamma=1.5), "--gamma"),
     (dict(latent="none", beta=0.1), "--beta"), (dict(latent="categorical", posterior_std=1.0), "--posterior-std"),
     (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(reward_scale=1.0), "--reward-scale"),
-    (dict(learning_starts=64, num_envs=50), "--learning-starts"), (dict(policy="cem", compile=True), "--policy cem"), (dict(buffer_size=999), "--buffer-size"),
+    (dict(learning_starts=64, num_envs=50), "--learning-starts"), (dict(buffer_size=999), "--buffer-size"),
 ])
 def test_bad_flags(capsys, flags, names):
     with pytest.raises(SystemExit) as stop:
