@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs behind benchmark/results/maze.csv: every curve of Fig. 8, five seeds each, one thread and about half an hour
+# The runs behind benchmark/results/maze.csv: every curve of Fig. 8, five seeds each, one thread and about 15 minutes
 # each on a free core, two at a time on two cores. Those first that matter most. Then:
 #   python benchmark/maze.py runs/maze__*                 # adds the runs to maze.csv and draws maze.png
 export OMP_NUM_THREADS=1
@@ -17,4 +17,4 @@ for seed in 1 2 3 4 5; do
   echo "--exp-name no-normalisation --seed $seed --no-rnd-normalize"
   for policy in gmm flow cem; do echo "--exp-name $policy --seed $seed --latent none --policy $policy"; done
 done
-} | xargs -P 2 -L 1 python rpg_maze.py
+} | xargs -P 2 -L 1 python rpg_maze.py --compile

@@ -8,6 +8,7 @@ machine multiplies 512×256 by 256×256 in the same run. Times are those of the 
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ from envs import TASKS, make_env, make_vector_env  # noqa: E402
 
 SIZES = {"paper": {}, "laptop": {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
-ROUNDS, SECONDS = 5, 1.0  # rounds of a measurement, and their length
+ROUNDS, SECONDS = 10, 0.3  # rounds of a measurement, and their length
 
 
 def macs(net):
@@ -56,24 +57,29 @@ def count_flops(agent):
     return {part: 2.0 * n for part, n in parts.items()}
 
 
-def fastest(work):
-    """Seconds of one call of work(), the device's part included, in the fastest round."""
-    best = np.inf
+def fastest(works):
+    """{name: seconds of one call of works[name](), the device's part included, in its fastest round}. Rounds of all take
+    turns, so that what disturbs this machine for a while disturbs all of them."""
+    best = {}
     for _ in range(ROUNDS):
-        calls, start = 0, time.perf_counter()
-        while calls < 2 or time.perf_counter() - start < SECONDS:
-            work()
-            calls += 1
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / calls)
+        for name, work in works.items():
+            calls, start = 0, time.perf_counter()
+            while calls < 2 or time.perf_counter() - start < SECONDS:
+                work()
+                calls += 1
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            best[name] = min(best.get(name, np.inf), (time.perf_counter() - start) / calls)
     return best
 
 
-def rate(device):
-    """Floating-point operations a second of the matrix product that the floor assumes."""
+def multiply(device):
+    """What the floor's rate is measured by: 50 products of 512×256 by 256×256."""
     a, b = torch.randn(512, 256, device=device), torch.randn(256, 256, device=device)
-    return 2.0 * 512 * 256 * 256 / fastest(lambda: [a @ b for _ in range(50)]) * 50
+    return lambda: [a @ b for _ in range(50)]
+
+
+MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256
 
 
 def make_agent(device, compile=False, **sizes):
@@ -100,34 +106,40 @@ def parts_of_update(agent, replay):
     }
 
 
-def measure_update(name, device, flops_a_second):
+def measure_update(name, device):
     """Prints the table of one size; returns its entry of the JSON object."""
-    times = {}
+    works = {("multiply", ""): multiply(device)}
     for mode in ("eager", "compiled"):
+        torch.compiler.reset()  # the compiled functions of another agent have other sizes
         agent, replay = make_agent(device, mode == "compiled", **SIZES[name])
-        times[mode] = {part: 1e3 * fastest(work) for part, work in parts_of_update(agent, replay).items()}
+        for part, work in parts_of_update(agent, replay).items():
+            work(), work()  # compiles
+            works[mode, part] = work
+    ms = {key: 1e3 * seconds for key, seconds in fastest(works).items()}
+    rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
     flops = count_flops(agent)
-    floor = {part: 1e3 * n / flops_a_second for part, n in (flops | {"whole": sum(flops.values())}).items()}
+    flops["whole"] = sum(flops.values())
     print(f"\n{name}: batch {agent.args.batch_size}, width {agent.args.hidden_dim}, RND {agent.args.rnd_dim}, horizon "
-          f"{agent.args.horizon}\n{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷':>6}")
-    for part, least in floor.items():
-        eager, compiled = times["eager"][part], times["compiled"][part]
-        print(f"{part:8}{least * flops_a_second / 1e12:8.2f}{least:10.2f}{eager:10.2f}{eager / least:9.2f}{compiled:10.2f}"
-              f"{compiled / least:6.2f}")
-    return {"gflop": sum(flops.values()) / 1e9, "floor_ms": floor["whole"], "eager_ms": times["eager"]["whole"],
-            "compiled_ms": times["compiled"]["whole"]}
+          f"{agent.args.horizon}; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
+          f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}")
+    for part, n in flops.items():
+        eager, compiled = ms["eager", part], ms["compiled", part]
+        print(f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
+              f"{compiled * rate / n:9.2f}")
+    return {"gflop": flops["whole"] / 1e9, "floor_ms": flops["whole"] / rate, "eager_ms": ms["eager", "whole"],
+            "compiled_ms": ms["compiled", "whole"]}
 
 
 def growth(device):
-    """How the time of an eager update of laptop size grows with each size, and acting with the number of environments."""
+    """How the time of an eager update of laptop size grows with each size."""
     print("\nan eager update of laptop size, ms:")
     for name, values in (("batch_size", (32, 64, 128, 256, 512)), ("hidden_dim", (64, 128, 256, 512)),
                          ("horizon", (1, 3, 5, 10))):
-        cells = []
+        works = {}
         for value in values:
             agent, replay = make_agent(device, **SIZES["laptop"] | {name: value})
-            cells.append(f"{value}: {1e3 * fastest(lambda: agent.update(replay, True, True)):.1f}")
-        print(f"  {name:12}{'   '.join(cells)}")
+            works[value] = functools.partial(agent.update, replay, True, True)
+        print(f"  {name:12}" + "   ".join(f"{value}: {1e3 * seconds:.1f}" for value, seconds in fastest(works).items()))
 
 
 def measure_env(env_id):
@@ -179,8 +191,8 @@ def end_to_end(device, name="laptop", env_id="metaworld-basketball"):
         agent.update(replay, calls[0] % 2 == 0, calls[0] % 2 == 0)
 
     actions = np.zeros((n, ACT_DIM), np.float32)
-    ms = {work.__name__: 1e3 * fastest(work) for work in (act, update)}
-    ms["simulate"] = 1e3 * fastest(lambda: envs.step(actions))
+    works = {"act": act, "update": update, "simulate": lambda: envs.step(actions)}
+    ms = {name: 1e3 * seconds for name, seconds in fastest(works).items()}
     total = sum(ms.values())
     print(f"\n{name} settings, {n} × {env_id}, one after the other: " + ", ".join(f"{k} {v:.2f} ms" for k, v in ms.items())
           + f": {1e3 * n / total:.0f} environment steps a second, bound by {max(ms, key=ms.get)}")
@@ -197,9 +209,8 @@ if __name__ == "__main__":
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     wants_json = parser.parse_args().json
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    flops_a_second = rate(device)
-    print(f"{device}, {torch.get_num_threads()} threads: {flops_a_second / 1e9:.0f} GFLOP/s at 512×256×256")
-    result = {name: measure_update(name, device, flops_a_second) for name in SIZES}
+    print(f"{device}, {torch.get_num_threads()} threads")
+    result = {name: measure_update(name, device) for name in SIZES}
     growth(device)
     end_to_end(device)
     replay_memory()
