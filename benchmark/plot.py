@@ -51,7 +51,7 @@ if __name__ == "__main__":
         axis.set(title=name, xlabel="environment steps", ylim=(-0.03, 1.03))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
-        axis.legend(loc="center right", fontsize=8)
+        axis.legend(loc="upper left", fontsize=8)
     axes[0, 0].set_ylabel("success at the episode's end\n(mean of 50 episodes)")
     figure.tight_layout()
     figure.savefig(picture, dpi=130)
