@@ -34,7 +34,7 @@ def read(path):
 if __name__ == "__main__":
     curves, picture = read(sys.argv[1]), sys.argv[2]
     paper = read(Path(__file__).parent / "results" / "paper.csv")
-    figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(curves), figsize=(4.8 * len(curves), 3.7), sharey=True, squeeze=False)
     for axis, (name, methods) in zip(axes[0], curves.items()):
         for method, seeds in methods.items():
             runs = [np.array(points).T for points in seeds.values()]  # (2, steps) each
@@ -51,7 +51,7 @@ if __name__ == "__main__":
         axis.set(title=name, xlabel="environment steps", ylim=(-0.03, 1.03))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
-        axis.legend(loc="upper left", fontsize=8)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7.5, frameon=False)
     axes[0, 0].set_ylabel("success at the episode's end\n(mean of 50 episodes)")
     figure.tight_layout()
     figure.savefig(picture, dpi=130)
