@@ -87,7 +87,7 @@ def draw():
 
 def beside(run_dirs):
     """maze_runs.png: the figures of some runs, one below the other."""
-    size = 16, 3.6 * len(run_dirs)
+    size = 16, 2.8 * len(run_dirs)
     figure, axes = plt.subplots(len(run_dirs), 1, figsize=size, squeeze=False, layout="constrained")
     for axis, run_dir in zip(axes.flat, map(Path, run_dirs)):
         args = json.loads((run_dir / "args.json").read_text())
