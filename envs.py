@@ -1089,9 +1089,9 @@ def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options
 
 
 def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
-    """obs, if it and the rewards are finite; else FloatingPointError."""
+    """obs (or actions), if they and the rewards are finite; else FloatingPointError."""
     if not (np.isfinite(obs).all() and np.isfinite(rewards).all()):
-        raise FloatingPointError("an observation or reward is nan or infinite")
+        raise FloatingPointError("an observation, action or reward is nan or infinite")
     return obs
 
 

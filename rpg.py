@@ -454,7 +454,7 @@ class Agent(nn.Module):
         return logs
 
     def update(self, replay, with_policy, with_target):
-        """Algorithm 1: train every network once, on fresh samples, without a host sync. Returns {log key: scalar}."""
+        """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
         args, logs = self.args, {}
         segments = replay.sample_segments(args.batch_size, args.horizon)
         if self.rnd:
@@ -469,9 +469,9 @@ class Agent(nn.Module):
 
 
 def write_checkpoint(run_dir, state, replay):
-    """Renaming checkpoint.pt, when all files are complete, makes them count; after a kill, read_checkpoint does it."""
+    """Renaming checkpoint.pt, when all files are complete, makes them count; read_checkpoint finishes the renaming."""
     ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": state["rng"][0]}, "model.pt": state["agent"]}
+    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": torch.cat(state["rng"])}, "model.pt": state["agent"]}
     for name, content in files.items():
         with open(run_dir / f"{name}.new", "wb") as file:
             torch.save(content, file)
@@ -487,7 +487,7 @@ def read_checkpoint(run_dir, device):
         path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
     files = run_dir / "checkpoint.pt", run_dir / "buffer.pt"
     state, ring = (torch.load(file, device, weights_only=True) for file in files)  # this looks at no checksum
-    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(state["rng"][0], ring["rng"]):
+    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(torch.cat(state["rng"]), ring["rng"]):
         raise ValueError("wrong checksum, or files of two checkpoints")
     return state, ring
 
@@ -566,7 +566,7 @@ if __name__ == "__main__":
             state, ring = read_checkpoint(run_dir, device)
             agent.load_state_dict(state["agent"])
             agent.adam.load_state_dict(agent.adam.state_dict() | {"state": state["adam"]})
-            replay.data[: len(ring["data"])] = ring["data"].view(-1, *replay.data.shape[1:])  # no broadcasting
+            replay.data[: len(ring["data"])] = ring["data"].view_as(replay.data[: len(ring["data"])])
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
@@ -585,7 +585,7 @@ if __name__ == "__main__":
     writer = SummaryWriter(run_dir, purge_step=global_step + 1)
     writer.add_text("hyperparameters", ("\n" + json.dumps(vars(args), indent=2)).replace("\n", "\n    "), global_step)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        print("no GPU: expect about 13 steps/s on 2 cores at these settings; README.md has settings for a laptop")
+        print("no GPU: expect 13 to 25 steps/s on 2 cores at these settings; README.md has settings for a laptop")
 
     start_step, start_time, print_time, counts, good, signals = global_step, time.time(), 0.0, {}, None, []
     over = global_step >= args.total_timesteps
@@ -602,11 +602,11 @@ if __name__ == "__main__":
             if not age.all():  # z ~ π(z|s₁), once an episode
                 z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], agent.prior.sample(s), z)
             a, _ = agent.policy(s, z)
-            actions = a.cpu().numpy()  # before the update is launched, or it would wait for that
+            actions = finite(a.cpu().numpy())  # before the update is launched, or it would wait for that
         if global_step >= args.learning_starts:  # launched before the environments step: a GPU works meanwhile
             updates += 1
-            decay = args.prior_decay_start, args.prior_decay_end
-            agent.prior_alpha.fill_(np.interp(global_step, decay, (args.prior_alpha, 0)))
+            decay = (args.prior_decay_start, args.prior_decay_end), (args.prior_alpha, 0)
+            agent.prior_alpha.fill_(np.interp(global_step, *decay))
             due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
             for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
@@ -631,9 +631,9 @@ if __name__ == "__main__":
                 writer.add_scalar(f"losses/{key}", finite(value.item() / counts[key]), global_step)
             writer.add_scalar("charts/SPS", sps, global_step)
             sums.clear(), counts.clear()
-            rng, moments = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()], agent.adam.state_dict()["state"]
-            good = copy.deepcopy({"args": vars(args), "agent": agent.state_dict(), "adam": moments, "rng": rng,
-                                  "progress": (global_step, updates, episodes, recent)})
+            rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
+            good = {"args": vars(args), "agent": agent.state_dict(), "adam": agent.adam.state_dict()["state"]}
+            good = copy.deepcopy(good | {"rng": rng, "progress": (global_step, updates, episodes, recent)})
         if eval_due and args.eval_frequency and not signals:
             evaluate()
         if over or time.time() - print_time > (0.2 if sys.stdout.isatty() else 10):

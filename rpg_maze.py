@@ -25,6 +25,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import dataclass
@@ -465,7 +466,7 @@ class Agent(nn.Module):
         return logs
 
     def update(self, replay, with_policy, with_target):
-        """Algorithm 1: train every network once, on fresh samples, without a host sync. Returns {log key: scalar}."""
+        """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
         args, logs = self.args, {}
         segments = replay.sample_segments(args.batch_size, args.horizon)
         if self.rnd:
@@ -480,9 +481,9 @@ class Agent(nn.Module):
 
 
 def write_checkpoint(run_dir, state, replay):
-    """Renaming checkpoint.pt, when all files are complete, makes them count; after a kill, read_checkpoint does it."""
+    """Renaming checkpoint.pt, when all files are complete, makes them count; read_checkpoint finishes the renaming."""
     ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": state["rng"][0]}, "model.pt": state["agent"]}
+    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": torch.cat(state["rng"])}, "model.pt": state["agent"]}
     for name, content in files.items():
         with open(run_dir / f"{name}.new", "wb") as file:
             torch.save(content, file)
@@ -498,7 +499,7 @@ def read_checkpoint(run_dir, device):
         path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
     files = run_dir / "checkpoint.pt", run_dir / "buffer.pt"
     state, ring = (torch.load(file, device, weights_only=True) for file in files)  # this looks at no checksum
-    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(state["rng"][0], ring["rng"]):
+    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(torch.cat(state["rng"]), ring["rng"]):
         raise ValueError("wrong checksum, or files of two checkpoints")
     return state, ring
 
@@ -624,9 +625,10 @@ if __name__ == "__main__":
         """End the running episodes, as a time limit does, and save everything that a resumed run needs."""
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
-        rng, moments = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()], agent.adam.state_dict()["state"]
-        state = {"agent": agent.state_dict(), "adam": moments, "rng": rng, "coverage": coverage,
-                 "progress": (global_step, updates, episodes, recent), "visits": torch.tensor(visits),
+        rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
+        state = {"agent": agent.state_dict(), "adam": agent.adam.state_dict()["state"], "rng": rng,
+                 "coverage": coverage, "visits": torch.tensor(visits),
+                 "progress": (global_step, updates, episodes, recent),
                  "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots]}
         write_checkpoint(run_dir, state, replay)
 
@@ -636,7 +638,7 @@ if __name__ == "__main__":
             return sys.__excepthook__(kind, error, trace)
         error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
         coverage.append((global_step, covered()))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             write_figures(), writer.close()
         refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
 
@@ -647,7 +649,7 @@ if __name__ == "__main__":
             state, ring = read_checkpoint(run_dir, "cpu")
             agent.load_state_dict(state["agent"])
             agent.adam.load_state_dict(agent.adam.state_dict() | {"state": state["adam"]})
-            replay.data[: len(ring["data"])] = ring["data"]
+            replay.data[: len(ring["data"])] = ring["data"].view_as(replay.data[: len(ring["data"])])
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
@@ -659,11 +661,12 @@ if __name__ == "__main__":
                 snapshots.pop()
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
-    sys.excepthook = halt
     if global_step < args.total_timesteps:
         (run_dir / "args.json.new").write_text(json.dumps(vars(args), indent=2))
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
     writer = SummaryWriter(run_dir, purge_step=global_step + 1)
+    sys.excepthook = halt
+    threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
     # TRY NOT TO MODIFY: start the game
     start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
     counts, restart, signals = {}, True, []

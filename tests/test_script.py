@@ -178,6 +178,7 @@ def test_ctrl_c_saves_and_ends_in_order(tmp_path, flags):
     (["--env-id", "toy_envs:ToyNaN-v0", *TINY], "observation"),
     (["--env-id", "toy_envs:Toy-v0", *TINY, "--reward-scale", "1e38"], "losses/"),
     (["--env-id", "toy_envs:Toy-v0", *TINY, "--learning-rate", "1e20"], "losses/"),
+    (["--env-id", "toy_envs:ToyDeaf-v0", *TINY, "--learning-rate", "1e20"], "losses/"),  # nan, in its actions alone
 ])
 def test_nan_stops_the_run_after_saving_what_is_good(tmp_path, flags, culprit):
     code, _, err = run(tmp_path, *flags, "--checkpoint-frequency", "40")

@@ -9,15 +9,15 @@ import numpy as np
 
 class Toy(gym.Env):
     """Move a point on a line to a random goal: success 1 within 0.2 of it; the goal is an object coordinate. The reward
-    is the success, or, if dense, the distance gained."""
+    is the success, or, if dense, the distance gained. If deaf it takes a nan action for none, as MuJoCo does."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
     object_dim = 1
 
-    def __init__(self, render_mode=None, nan_at=None, dense=False):
-        self.render_mode, self.nan_at, self.dense, self.steps = render_mode, nan_at, dense, 0
+    def __init__(self, render_mode=None, nan_at=None, dense=False, deaf=False):
+        self.render_mode, self.nan_at, self.dense, self.deaf, self.steps = render_mode, nan_at, dense, deaf, 0
 
     def _obs(self):
         return np.array([self.x, np.nan if self.steps == self.nan_at else self.goal], np.float32)
@@ -30,7 +30,7 @@ class Toy(gym.Env):
     def step(self, action):
         self.steps += 1
         before = abs(self.x - self.goal)
-        self.x = float(np.clip(self.x + 0.1 * action[0], -1, 1))
+        self.x = float(np.clip(self.x + 0.1 * (np.nan_to_num(action[0]) if self.deaf else action[0]), -1, 1))
         distance = abs(self.x - self.goal)
         success = float(distance < 0.2)
         return self._obs(), before - distance if self.dense else success, False, False, {"success": success}
@@ -45,6 +45,7 @@ class Toy(gym.Env):
 
 gym.register("Toy-v0", Toy, max_episode_steps=20)
 gym.register("ToyNaN-v0", Toy, max_episode_steps=20, kwargs={"nan_at": 40})
+gym.register("ToyDeaf-v0", Toy, max_episode_steps=20, kwargs={"deaf": True})
 gym.register("ToyDense-v0", Toy, max_episode_steps=20, kwargs={"dense": True})
 
 
