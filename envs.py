@@ -1098,7 +1098,8 @@ def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
 def state_sizes(env: gym.Env) -> tuple[int, int, int]:
     """Sizes of observation, object coordinates in it (its last entries), and action. ValueError if it is an image."""
     if len(env.observation_space.shape) != 1:
-        raise ValueError(f"{env.spec.id} is seen as an image; this script is for state observations")
+        shape = env.observation_space.shape
+        raise ValueError(f"this environment is seen as an image, {shape}; this script is for state observations")
     return env.observation_space.shape[0], getattr(env.unwrapped, "object_dim", 0), env.action_space.shape[0]
 
 
