@@ -570,7 +570,7 @@ if __name__ == "__main__":
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            global_step, updates, episodes, recent = state["progress"]
+            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     sys.excepthook = halt

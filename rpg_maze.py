@@ -653,7 +653,7 @@ if __name__ == "__main__":
             replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
             for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
                 set_state(rng_state.cpu())
-            global_step, updates, episodes, recent = state["progress"]
+            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
             coverage, visits = state["coverage"], state["visits"].numpy()
             snapshots = [(step, x.numpy(), z.numpy()) for step, x, z in state["snapshots"]]
             every = args.figure_frequency or math.inf
