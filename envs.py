@@ -1025,6 +1025,14 @@ def show_progress(step: int, total: int, sps: float, means: dict[str, float], ov
     print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks of up to 32 MB. It would return them to the kernel, which zeroes their pages anew for
+    the next update: thousands of them, up to 6 % of its time. Nothing happens where there is no glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        mallopt(-3, 2**25), mallopt(-1, 2**31 - 1)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+
 def refuse(message: Any, code: int = 2) -> NoReturn:
     """End the program with one line on standard error; exit code 2 is for bad input."""
     print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +35,8 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import (SUMMARY, average, finite, make_env, make_vector_env, refuse, save_gif, save_summaries, show_progress,
-                  state_sizes)
+from envs import (SUMMARY, average, finite, keep_freed_memory, make_env, make_vector_env, refuse, save_gif,
+                  save_summaries, show_progress, state_sizes)
 
 
 @dataclass
@@ -93,14 +94,17 @@ class Args:
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
     rnd_buffer_size: Optional[int] = None  # newest transitions that RND learns from (Fig. 8D); default: all
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
+    cudagraphs: bool = False  # replay each kind of update as one captured CUDA graph; on a CPU: no effect, and a note
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
+GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; first updates whose time is not in the SPS
 EVAL_SEED = 2**31  # of the first episode of every evaluation; the next ones follow
 CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video",
-              "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile"}
+              "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile",
+              "cudagraphs"}
 
 
 def check_args(args, given):
@@ -351,6 +355,26 @@ def prior_loss(prior, s, z, v_est, prior_alpha):
     return -((objective - objective.flip(0)) * logp).mean(), -logp.detach().mean()
 
 
+def as_cuda_graphs(update):
+    """`update`, each kind of it, (with_policy, with_target), as one CUDA graph after a few eager calls: the same kernels
+    and random numbers, launched at once. The logs of a call are overwritten by the next of its kind."""
+    calls, graphs = Counter(), {}
+
+    def update_or_replay(replay, *kind):
+        calls[kind] += 1
+        if calls[kind] <= GRAPH_WARMUP:  # Adam and cuBLAS allocate, compiled code is compiled
+            return update(replay, *kind)
+        if kind not in graphs:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # recorded, not run
+                graphs[kind] = graph, update(replay, *kind)
+        graph, logs = graphs[kind]
+        graph.replay()
+        return logs
+
+    return update_or_replay
+
+
 class Agent(nn.Module):
     """All networks, the losses that train them, their optimiser, and the update: one step of each."""
 
@@ -374,10 +398,14 @@ class Agent(nn.Module):
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
         self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
                                      capturable=device.type == "cuda")
+        if device.type == "cpu":
+            keep_freed_memory()
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
             self.gradients = torch.compile(self.gradients, fullgraph=True, options=options)
+        if args.cudagraphs and device.type == "cuda":
+            self.update = as_cuda_graphs(self.update)
 
     def rnd_losses(self, obs, *_):
         """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
@@ -511,6 +539,8 @@ if __name__ == "__main__":
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
+    if args.cudagraphs and device.type == "cpu":
+        print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     try:
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
@@ -587,7 +617,8 @@ if __name__ == "__main__":
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
         print("no GPU: expect 13 to 25 steps/s on 2 cores at these settings; README.md has settings for a laptop")
 
-    start_step, start_time, print_time, counts, good, signals = global_step, time.time(), 0.0, {}, None, []
+    start_step, start_updates, start_time, print_time = global_step, updates, time.time(), 0.0
+    counts, good, signals = {}, None, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
@@ -607,9 +638,11 @@ if __name__ == "__main__":
             updates += 1
             decay = (args.prior_decay_start, args.prior_decay_end), (args.prior_alpha, 0)
             agent.prior_alpha.fill_(np.interp(global_step, *decay))
+            begin = time.time()
             due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
             for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
+            start_time += (updates <= start_updates + BURN_IN) * (time.time() - begin)  # compiling is not in the SPS
         next_obs, rewards, terminations, truncations, infos = envs.step(actions)
         finite(next_obs, rewards)
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one

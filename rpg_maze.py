@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Optional
@@ -40,7 +41,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, make_vector_env, refuse
+from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, refuse
 
 
 @dataclass
@@ -90,15 +91,17 @@ class Args:
     rnd_normalize: bool = True  # subtract the running mean of the RND error and divide by its deviation (Sec. 4.3.2)
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
+    cudagraphs: bool = False  # replay each kind of update as one captured CUDA graph; on a CPU: no effect, and a note
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
+GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; first updates whose time is not in the SPS
 COMPONENTS, COUPLINGS = 12, 4  # of --policy gmm and of --policy flow (official code)
 CEM_SAMPLES, CEM_ELITES, CEM_ITERATIONS, CEM_MIN_STD = 64, 8, 3, 0.05  # --policy cem: sequences tried, kept, rounds
 TRAJECTORIES, SHOWN = 64, 6  # episodes in a snapshot of the policy; snapshots in maze.png, at most
-CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "compile"}
+CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "compile", "cudagraphs"}
 
 
 def check_args(args, given):
@@ -372,6 +375,26 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     return v_est, s, a, logp_a
 
 
+def as_cuda_graphs(update):
+    """`update`, each kind of it, (with_policy, with_target), as one CUDA graph after a few eager calls: the same kernels
+    and random numbers, launched at once. The logs of a call are overwritten by the next of its kind."""
+    calls, graphs = Counter(), {}
+
+    def update_or_replay(replay, *kind):
+        calls[kind] += 1
+        if calls[kind] <= GRAPH_WARMUP:  # Adam and cuBLAS allocate, compiled code is compiled
+            return update(replay, *kind)
+        if kind not in graphs:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # recorded, not run
+                graphs[kind] = graph, update(replay, *kind)
+        graph, logs = graphs[kind]
+        graph.replay()
+        return logs
+
+    return update_or_replay
+
+
 class Agent(nn.Module):
     """All networks, the losses that train them, their optimiser, and the update: one step of each."""
 
@@ -392,10 +415,14 @@ class Agent(nn.Module):
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
         self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
                                      capturable=device.type == "cuda")
+        if device.type == "cpu":
+            keep_freed_memory()
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
             self.gradients = torch.compile(self.gradients, fullgraph=True, options=options)
+        if args.cudagraphs and device.type == "cuda":
+            self.update = as_cuda_graphs(self.update)
 
     def rnd_losses(self, obs, *_):
         """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
@@ -572,6 +599,8 @@ if __name__ == "__main__":
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
+    if args.cudagraphs and device.type == "cpu":
+        print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
     # environments, replay, networks, optimisers
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     obs_dim, act_dim, object_dim = *Maze.observation_space.shape, *Maze.action_space.shape, Maze.object_dim
@@ -668,8 +697,8 @@ if __name__ == "__main__":
     sys.excepthook = halt
     threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
     # TRY NOT TO MODIFY: start the game
-    start_step, start_time, print_time, on_terminal = global_step, time.time(), 0.0, sys.stdout.isatty()
-    counts, restart, signals = {}, True, []
+    start_step, start_updates, start_time, print_time = global_step, updates, time.time(), 0.0
+    on_terminal, counts, restart, signals = sys.stdout.isatty(), {}, True, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
@@ -689,9 +718,11 @@ if __name__ == "__main__":
         # ALGO LOGIC: training
         if global_step >= args.learning_starts:
             updates += 1
+            begin = time.time()
             due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
             for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
+            start_time += (updates <= start_updates + BURN_IN) * (time.time() - begin)  # compiling is not in the SPS
         # TRY NOT TO MODIFY: execute the game and log data
         if not np.isfinite(actions).all():
             raise FloatingPointError("an action is nan")

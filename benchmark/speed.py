@@ -11,9 +11,11 @@ import argparse
 import functools
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -82,9 +84,9 @@ def multiply(device):
 MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256
 
 
-def make_agent(device, compile=False, **sizes):
-    """An agent and a filled replay: (agent, replay)."""
-    args = rpg.Args(compile=compile, **sizes)
+def make_agent(device, mode="eager", **sizes):
+    """An agent whose updates are eager, compiled, graphed or both, and a filled replay: (agent, replay)."""
+    args = rpg.Args(compile="compiled" in mode, cudagraphs="graphed" in mode, **sizes)
     torch.manual_seed(0)
     agent = rpg.Agent(OBS_DIM, OBJECT_DIM, ACT_DIM, args.latent_dim, args, device)
     replay = rpg.Replay(20_000, args.num_envs, OBS_DIM, ACT_DIM, args.latent_dim, device)
@@ -108,12 +110,14 @@ def parts_of_update(agent, replay):
 
 def measure_update(name, device):
     """Prints the table of one size; returns its entry of the JSON object."""
-    works = {("multiply", ""): multiply(device)}
-    for mode in ("eager", "compiled"):
+    works, modes = {("multiply", ""): multiply(device)}, ["eager", "compiled"]
+    modes += ["graphed", "compiled+graphed"] if device.type == "cuda" else []  # there are whole updates only
+    for mode in modes:
         torch.compiler.reset()  # the compiled functions of another agent have other sizes
-        agent, replay = make_agent(device, mode == "compiled", **SIZES[name])
+        agent, replay = make_agent(device, mode, **SIZES[name])
         for part, work in parts_of_update(agent, replay).items():
-            work(), work()  # compiles
+            for _ in range(rpg.GRAPH_WARMUP + 1):  # compiles and captures
+                work()
             works[mode, part] = work
     ms = {key: 1e3 * seconds for key, seconds in fastest(works).items()}
     rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
@@ -126,8 +130,10 @@ def measure_update(name, device):
         eager, compiled = ms["eager", part], ms["compiled", part]
         print(f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
               f"{compiled * rate / n:9.2f}")
-    return {"gflop": flops["whole"] / 1e9, "floor_ms": flops["whole"] / rate, "eager_ms": ms["eager", "whole"],
-            "compiled_ms": ms["compiled", "whole"]}
+    for mode in modes[2:]:
+        print(f"whole, {mode}: {ms[mode, 'whole']:.2f} ms, {ms['eager', 'whole'] / ms[mode, 'whole']:.1f} × faster than eager")
+    return {"gflop": flops["whole"] / 1e9, "floor_ms": flops["whole"] / rate,
+            **{f"{mode.replace('+', '_')}_ms": ms[mode, "whole"] for mode in modes}}
 
 
 def growth(device):
@@ -174,34 +180,104 @@ def measure_env(env_id):
     return {"decision_ms": best["decide"], "raw_ms": best.get("simulate")}
 
 
-def end_to_end(device, name="laptop", env_id="metaworld-basketball"):
-    """Where the time of a step of all environments goes: acting, the update (every other with policy), the simulators."""
-    agent, replay = make_agent(device, **SIZES[name])
-    n, calls = agent.args.num_envs, [0]
-    obs, z = torch.randn(n, OBS_DIM, device=device), torch.randn(n, agent.args.latent_dim, device=device)
-    envs = make_vector_env(env_id, n, seed=1)
+def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball", num_envs=5):
+    """Environment steps a second of acting, updating and simulating as rpg.py does, beside the sum of the three parts:
+    on a GPU the whole takes less than the sum, because the simulators step while the device updates."""
+    agent, replay = make_agent(device, mode, num_envs=num_envs, **SIZES[name])
+    obs, calls = torch.randn(num_envs, OBS_DIM, device=device), [0]
+    z = torch.randn(num_envs, agent.args.latent_dim, device=device)
+    envs = make_vector_env(env_id, num_envs, seed=1)
     envs.reset(seed=1)
+
+    def wait():
+        torch.cuda.synchronize() if device.type == "cuda" else None
 
     def act():
         with torch.no_grad():
-            agent.policy(agent.model.encoder(obs), z)[0].cpu()
+            return agent.policy(agent.model.encoder(obs), z)[0].cpu().numpy()
 
-    def update():
+    def launch():
         calls[0] += 1
         agent.update(replay, calls[0] % 2 == 0, calls[0] % 2 == 0)
 
-    actions = np.zeros((n, ACT_DIM), np.float32)
-    works = {"act": act, "update": update, "simulate": lambda: envs.step(actions)}
-    ms = {name: 1e3 * seconds for name, seconds in fastest(works).items()}
-    total = sum(ms.values())
-    print(f"\n{name} settings, {n} × {env_id}, one after the other: " + ", ".join(f"{k} {v:.2f} ms" for k, v in ms.items())
-          + f": {1e3 * n / total:.0f} environment steps a second, bound by {max(ms, key=ms.get)}")
+    def update():
+        launch(), wait()
+
+    def all_of_it():
+        actions = act()
+        launch()
+        envs.step(actions)
+
+    actions = np.zeros((num_envs, ACT_DIM), np.float32)
+    for _ in range(2 * rpg.GRAPH_WARMUP + 2):
+        update()
+    works = {"act": act, "update": update, "simulate": lambda: envs.step(actions), "together": all_of_it}
+    ms = {part: 1e3 * seconds for part, seconds in fastest(works).items()}
+    together = ms.pop("together")
+    print(f"  {num_envs:2} environments, {mode}: {1e3 * num_envs / together:6.0f} a second: a step of all takes "
+          f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: "
+          + ", ".join(f"{part} {t:.2f}" for part, t in ms.items()) + f" = {sum(ms.values()):.2f} ms")
+    envs.close()
 
 
-def replay_memory():
-    """GB of a full-size replay of this observation's size."""
-    width = OBS_DIM + ACT_DIM + 12 + 4
-    print(f"\na replay of 800 000 transitions of {width} float32: {800_000 * width * 4 / 1e9:.2f} GB")
+class Busy(gym.Env):
+    """A simulator that keeps a core busy for `cost` seconds a decision."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (OBS_DIM,)), gym.spaces.Box(-1, 1, (ACT_DIM,))
+
+    def __init__(self, cost):
+        self.cost, self.obs = cost, np.zeros(OBS_DIM, np.float32)
+
+    def reset(self, seed=None, options=None):
+        return self.obs, {}
+
+    def step(self, action):
+        end = time.perf_counter() + self.cost
+        while time.perf_counter() < end:
+            pass
+        return self.obs, 0.0, False, False, {}
+
+
+COSTS = (0.1, 0.3, 1, 3, 10)  # ms
+for cost in COSTS:
+    gym.register(f"Busy-{cost}ms-v0".replace(".", "_"), Busy, kwargs={"cost": cost / 1e3}, max_episode_steps=10**9)
+
+
+def async_break_even(num_envs=5):
+    """From which cost of a decision on worker processes (--async-envs) are faster than one process; nothing else runs."""
+    print(f"\n{num_envs} environments stepped in one process and in workers (--async-envs), by the cost of a decision:")
+    actions = np.zeros((num_envs, ACT_DIM), np.float32)
+    for cost in COSTS:
+        vectors = {kind: make_vector_env(f"speed:Busy-{cost}ms-v0".replace(".", "_"), num_envs, 1, kind == "workers")
+                   for kind in ("one process", "workers")}
+        for envs in vectors.values():
+            envs.reset(seed=1)
+        ms = fastest({kind: functools.partial(envs.step, actions) for kind, envs in vectors.items()})
+        print(f"  {cost:4} ms: " + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
+              + f": {ms['one process'] / ms['workers']:.2f} × as fast with workers")
+        for envs in vectors.values():
+            envs.close()
+
+
+def memory(key):
+    """MB of this process's memory: VmRSS, now, or VmHWM, its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def full_replay(device):
+    """What a replay of full size takes, and a checkpoint with it."""
+    agent, _ = make_agent(device)
+    before, width = memory("VmRSS"), OBS_DIM + ACT_DIM + 12 + 4
+    replay = rpg.Replay(agent.args.buffer_size, 5, OBS_DIM, ACT_DIM, 12, device)
+    replay.data.fill_(1), replay.filled.fill_(len(replay.data))
+    took = memory("VmRSS") - before
+    state = {"agent": agent.state_dict(), "rng": [torch.get_rng_state()]}
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = fastest({"write": lambda: rpg.write_checkpoint(Path(folder), state, replay)})["write"]
+        size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+    print(f"\na full replay, 800 000 transitions of {width} float32: {took:.0f} MB of host memory; a checkpoint of "
+          f"{size:.0f} MB takes {seconds:.2f} s; this process's peak: {memory('VmHWM'):.0f} MB")
 
 
 if __name__ == "__main__":
@@ -212,8 +288,14 @@ if __name__ == "__main__":
     print(f"{device}, {torch.get_num_threads()} threads")
     result = {name: measure_update(name, device) for name in SIZES}
     growth(device)
-    end_to_end(device)
-    replay_memory()
+    print("\nenvironment steps a second at laptop sizes, metaworld-basketball:")
+    for num_envs in (1, 2, 5, 10, 20):
+        end_to_end(device, num_envs=num_envs)
+    if device.type == "cuda":
+        for mode in ("compiled", "graphed", "compiled+graphed"):
+            end_to_end(device, mode, "paper")
+    async_break_even()
+    full_replay(device)
     print(f"\n{'environment':28}{'decision ms':>12}{'raw ms':>9}{'÷':>7}{'a second':>10}")
     result["envs"] = {}
     for env_id in ("metaworld-basketball", "metaworld-stick-pull", *TASKS):

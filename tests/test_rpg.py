@@ -1,4 +1,5 @@
 """The mathematics and the replay of rpg.py against slow reference code: loops over single numbers, in float64."""
+import contextlib
 import copy
 import math
 import shutil
@@ -495,6 +496,56 @@ def test_compiled_updates_are_the_eager_ones():
         assert logs["rnd_reward"] != 0
     # Measured: 6e-8, half of what starting from weights that differ by their last bit makes; by then the weights have
     # moved by 6e-3. Roundings grow from step to step, faster for larger networks and horizons, hence the room.
+    for (name, one), two in zip(agents[0].named_parameters(), agents[1].parameters()):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
+
+
+def test_each_kind_of_update_becomes_one_graph(monkeypatch):
+    """Three eager calls of a kind, then one capture, in which nothing runs, then replays of what was captured."""
+    log, capturing = [], []
+
+    class Graph:
+        def replay(self):
+            log.append(("replay", self.kind))
+
+    @contextlib.contextmanager
+    def capture(graph):
+        capturing.append(graph)
+        yield
+        capturing.pop()
+
+    def update(replay, *kind):
+        log.append(("capture" if capturing else "eager", kind))
+        if capturing:
+            capturing[0].kind = kind
+        return {"logs of": kind, "replay": replay}
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    graphed = rpg.as_cuda_graphs(update)
+    for i in range(12):
+        assert graphed("ring", i % 2 == 1, False) == {"logs of": (i % 2 == 1, False), "replay": "ring"}
+    for kind in ((False, False), (True, False)):
+        assert [what for what, of in log if of == kind] == ["eager"] * 3 + ["capture"] + ["replay"] * 3
+    assert len(log) == 14  # the first call after a capture replays it
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("mode", [{"compile": True}, {"cudagraphs": True}, {"compile": True, "cudagraphs": True}], ids=str)
+def test_gpu_updates_are_the_eager_ones(mode):
+    """On a GPU too: 20 updates from one state and one RNG state, and the same random numbers left."""
+    replay, agents, states, device = random_replay(torch.float32), [], [], torch.device("cuda")
+    for name in ("data", "head", "filled"):
+        setattr(replay, name, getattr(replay, name).to(device))
+    for changes in ({}, mode):
+        torch.manual_seed(0)
+        agents.append(rpg.Agent(OBS, OBJ, ACT, LAT, small_args(batch_size=32, horizon=1, alpha=0.1, **changes), device))
+        agents[-1].rnd.updates.fill_(rpg.RND_WARMUP - 10)
+        for i in range(20):
+            logs = agents[-1].update(replay, i % 2 == 1, i % 2 == 1)
+        assert logs["rnd_reward"] != 0
+        states.append(torch.cuda.get_rng_state())
+    assert torch.equal(*states)
     for (name, one), two in zip(agents[0].named_parameters(), agents[1].parameters()):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5, msg=name)
 

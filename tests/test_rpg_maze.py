@@ -33,7 +33,7 @@ def run(cwd, *flags):
     "mlp", "normal_log_prob", "PositionalEncoding", "Replay.__init__", "Replay.add", "Replay.draw",
     "Replay.sample_segments", "WorldModel", "Posterior", "RND.error", "RND.update_normalizer", "mean_k_step_value",
     "value_estimate", "Agent.rnd_losses", "Agent.model_losses", "Agent.gradients", "Agent.descend", "Agent.update",
-    "write_checkpoint", "read_checkpoint",
+    "as_cuda_graphs", "write_checkpoint", "read_checkpoint",
 ])
 def test_what_stands_in_both_scripts_is_the_same(name):
     """tests/test_rpg.py holds these to their references; here they must not drift apart."""

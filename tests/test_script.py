@@ -99,6 +99,29 @@ def test_files_keys_and_summary(finished):
     assert {"run_dir", "env_id", "seed", "sps"} <= summary.keys()
 
 
+def test_compiling_is_not_in_the_sps(tmp_path):
+    """Eight seconds of what stands for torch.compile do not show in the speed that is logged. On a CPU --cudagraphs adds
+    one line and changes nothing."""
+    slow = f"""
+import runpy, sys, time, torch
+def slow_at_first(function, **options):
+    def compiled(losses_of, *sample):
+        time.sleep(0 if losses_of.__name__ in seen else 4)
+        seen.add(losses_of.__name__)
+        return function(losses_of, *sample)
+    seen = {{"policy_losses"}}
+    return compiled
+torch.compile, sys.argv = slow_at_first, {["rpg.py", "--env-id", "toy_envs:Toy-v0", *TINY, "--compile", "--cudagraphs"]}
+runpy.run_path({str(ROOT / "rpg.py")!r}, run_name="__main__")
+"""
+    env = {**ENV, "PYTHONPATH": f"{ENV['PYTHONPATH']}:{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", slow], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stderr == "note: --cudagraphs is for a GPU: off\n", done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["global_step"] == 400 and summary["sps"] > 400 / 8
+    assert scalars(tmp_path / summary["run_dir"])["charts/SPS"][-1] == (400, pytest.approx(summary["sps"], abs=0.06))
+
+
 def test_evaluation_table_and_video(finished):
     _, run_dir, _ = finished
     rows = eval_rows(run_dir)
