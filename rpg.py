@@ -100,7 +100,7 @@ class Args:
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
-GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; first updates whose time is not in the SPS
+GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; updates before the clock of the SPS starts
 EVAL_SEED = 2**31  # of the first episode of every evaluation; the next ones follow
 CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video",
               "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile",
@@ -356,13 +356,13 @@ def prior_loss(prior, s, z, v_est, prior_alpha):
 
 
 def as_cuda_graphs(update):
-    """`update`, each kind of it, (with_policy, with_target), as one CUDA graph after a few eager calls: the same kernels
-    and random numbers, launched at once. The logs of a call are overwritten by the next of its kind."""
+    """`update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager calls:
+    the same kernels and random numbers, launched at once. A call's logs are overwritten by the next of its kind."""
     calls, graphs = Counter(), {}
 
     def update_or_replay(replay, *kind):
         calls[kind] += 1
-        if calls[kind] <= GRAPH_WARMUP:  # Adam and cuBLAS allocate, compiled code is compiled
+        if calls[kind] <= GRAPH_WARMUP:  # makes Adam's state, library handles, compiled code
             return update(replay, *kind)
         if kind not in graphs:
             graph = torch.cuda.CUDAGraph()
@@ -397,9 +397,7 @@ class Agent(nn.Module):
                    "alpha_loss": self.log_alpha, "info_loss": self.posterior, "prior_loss": self.prior}
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
         self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
-                                     capturable=device.type == "cuda")
-        if device.type == "cpu":
-            keep_freed_memory()
+                                     capturable=args.cudagraphs and device.type == "cuda")
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
@@ -539,8 +537,10 @@ if __name__ == "__main__":
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
-    if args.cudagraphs and device.type == "cpu":
-        print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if args.cudagraphs:
+            print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     try:
         eval_env = make_env(args.env_id, EVAL_SEED, "rgb_array" if args.capture_video else None, args.env_options)
@@ -617,7 +617,7 @@ if __name__ == "__main__":
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
         print("no GPU: expect 13 to 25 steps/s on 2 cores at these settings; README.md has settings for a laptop")
 
-    start_step, start_updates, start_time, print_time = global_step, updates, time.time(), 0.0
+    start_step, start_updates, clock, print_time = global_step, updates, (global_step, time.time()), 0.0
     counts, good, signals = {}, None, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
@@ -638,11 +638,9 @@ if __name__ == "__main__":
             updates += 1
             decay = (args.prior_decay_start, args.prior_decay_end), (args.prior_alpha, 0)
             agent.prior_alpha.fill_(np.interp(global_step, *decay))
-            begin = time.time()
             due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
             for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
-            start_time += (updates <= start_updates + BURN_IN) * (time.time() - begin)  # compiling is not in the SPS
         next_obs, rewards, terminations, truncations, infos = envs.step(actions)
         finite(next_obs, rewards)
         # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one
@@ -658,7 +656,7 @@ if __name__ == "__main__":
         over = global_step >= args.total_timesteps or bool(signals)
         log_due, eval_due, checkpoint_due = (over or f and global_step // f > last_step // f for f in
                                              (LOG_FREQUENCY, args.eval_frequency, args.checkpoint_frequency))
-        sps = (global_step - start_step) / (time.time() - start_time)
+        sps = (global_step - clock[0]) / (time.time() - clock[1])
         if log_due or eval_due or checkpoint_due:
             for key, value in sums.items():
                 writer.add_scalar(f"losses/{key}", finite(value.item() / counts[key]), global_step)
@@ -674,6 +672,8 @@ if __name__ == "__main__":
             show_progress(global_step, args.total_timesteps, sps, average(recent), over)
         if restart := checkpoint_due:
             writer.flush(), save()
+        if updates == start_updates + BURN_IN:  # compilation and captures, at usual frequencies, are over
+            clock = global_step, time.time()
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")

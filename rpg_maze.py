@@ -97,7 +97,7 @@ class Args:
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
-GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; first updates whose time is not in the SPS
+GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; updates before the clock of the SPS starts
 COMPONENTS, COUPLINGS = 12, 4  # of --policy gmm and of --policy flow (official code)
 CEM_SAMPLES, CEM_ELITES, CEM_ITERATIONS, CEM_MIN_STD = 64, 8, 3, 0.05  # --policy cem: sequences tried, kept, rounds
 TRAJECTORIES, SHOWN = 64, 6  # episodes in a snapshot of the policy; snapshots in maze.png, at most
@@ -376,13 +376,13 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
 
 
 def as_cuda_graphs(update):
-    """`update`, each kind of it, (with_policy, with_target), as one CUDA graph after a few eager calls: the same kernels
-    and random numbers, launched at once. The logs of a call are overwritten by the next of its kind."""
+    """`update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager calls:
+    the same kernels and random numbers, launched at once. A call's logs are overwritten by the next of its kind."""
     calls, graphs = Counter(), {}
 
     def update_or_replay(replay, *kind):
         calls[kind] += 1
-        if calls[kind] <= GRAPH_WARMUP:  # Adam and cuBLAS allocate, compiled code is compiled
+        if calls[kind] <= GRAPH_WARMUP:  # makes Adam's state, library handles, compiled code
             return update(replay, *kind)
         if kind not in graphs:
             graph = torch.cuda.CUDAGraph()
@@ -414,9 +414,7 @@ class Agent(nn.Module):
                    "alpha_loss": self.log_alpha, "info_loss": self.posterior}
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
         self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
-                                     capturable=device.type == "cuda")
-        if device.type == "cpu":
-            keep_freed_memory()
+                                     capturable=args.cudagraphs and device.type == "cuda")
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
@@ -599,8 +597,10 @@ if __name__ == "__main__":
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
-    if args.cudagraphs and device.type == "cpu":
-        print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if args.cudagraphs:
+            print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
     # environments, replay, networks, optimisers
     latent_dim = 0 if args.latent == "none" else args.latent_dim
     obs_dim, act_dim, object_dim = *Maze.observation_space.shape, *Maze.action_space.shape, Maze.object_dim
@@ -697,7 +697,7 @@ if __name__ == "__main__":
     sys.excepthook = halt
     threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
     # TRY NOT TO MODIFY: start the game
-    start_step, start_updates, start_time, print_time = global_step, updates, time.time(), 0.0
+    start_step, start_updates, clock, print_time = global_step, updates, (global_step, time.time()), 0.0
     on_terminal, counts, restart, signals = sys.stdout.isatty(), {}, True, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
@@ -718,11 +718,9 @@ if __name__ == "__main__":
         # ALGO LOGIC: training
         if global_step >= args.learning_starts:
             updates += 1
-            begin = time.time()
             due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
             for key, value in agent.update(replay, *due).items():
                 sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
-            start_time += (updates <= start_updates + BURN_IN) * (time.time() - begin)  # compiling is not in the SPS
         # TRY NOT TO MODIFY: execute the game and log data
         if not np.isfinite(actions).all():
             raise FloatingPointError("an action is nan")
@@ -741,7 +739,7 @@ if __name__ == "__main__":
         over = global_step >= args.total_timesteps or bool(signals)
         log_due, figure_due, checkpoint_due = (over or f and global_step // f > last_step // f for f in
                                                (LOG_FREQUENCY, args.figure_frequency, args.checkpoint_frequency))
-        sps = (global_step - start_step) / (time.time() - start_time)
+        sps = (global_step - clock[0]) / (time.time() - clock[1])
         if log_due or figure_due or checkpoint_due:
             for key, value in sums.items():
                 if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
@@ -761,6 +759,8 @@ if __name__ == "__main__":
             print(line, end="\x1b[K\r" if on_terminal and not over else "\n", flush=True)
         if restart := checkpoint_due:
             writer.flush(), save()
+        if updates == start_updates + BURN_IN:  # compilation and captures, at usual frequencies, are over
+            clock = global_step, time.time()
 
     if global_step == start_step:
         print(f"{run_dir} is at step {global_step:,} already: no steps to take")

@@ -51,12 +51,12 @@ if __name__ == "__main__":
                 sys.exit(run.wait(EVERY))
             except subprocess.TimeoutExpired:
                 pass
-            before, now = step, time.time()
-            step = int((re.findall(r"step ([\d,]+) of", Path(out.name).read_text()) or ["0"])[-1].replace(",", ""))
             try:
                 figures, used = sample(run.pid)
             except OSError:  # it, or a worker, has just ended
                 continue
+            before, now = step, time.time()
+            step = int((re.findall(r"step ([\d,]+) of", Path(out.name).read_text()) or ["0"])[-1].replace(",", ""))
             rates = (step - before) / (now - last), (step - before) / max(used - cpu, 0.01)
             rows.writerow((round((now - start) / 60, 2), *figures, step, *(round(rate, 1) for rate in rates)))
             last, cpu = now, used

@@ -2,6 +2,7 @@
 
     python benchmark/speed.py            # tables; some minutes, on a machine that does nothing else
     python benchmark/speed.py --json     # and one JSON object as the last line
+    python benchmark/speed.py --obs-dim 39 --act-dim 4 --batch-size 256      # only the update of these sizes
 
 The floor of an update is the multiply-adds of its matrix products, counted from the layers, at the rate at which this
 machine multiplies 512×256 by 256×256 in the same run. Times are those of the fastest of several rounds.
@@ -21,10 +22,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rpg  # noqa: E402
-from envs import TASKS, make_env, make_vector_env  # noqa: E402
+from envs import TASKS, keep_freed_memory, make_env, make_vector_env  # noqa: E402
 
-SIZES = {"paper": {}, "laptop": {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
+PAPER = {"obs_dim": OBS_DIM, "act_dim": ACT_DIM, "batch_size": 512, "hidden_dim": 256, "rnd_dim": 512, "horizon": 3}
+SIZES = {"paper": PAPER, "laptop": PAPER | {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
 ROUNDS, SECONDS = 10, 0.3  # rounds of a measurement, and their length
 
 
@@ -84,15 +86,15 @@ def multiply(device):
 MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256
 
 
-def make_agent(device, mode="eager", **sizes):
+def make_agent(device, mode="eager", obs_dim=OBS_DIM, act_dim=ACT_DIM, **sizes):
     """An agent whose updates are eager, compiled, graphed or both, and a filled replay: (agent, replay)."""
     args = rpg.Args(compile="compiled" in mode, cudagraphs="graphed" in mode, **sizes)
     torch.manual_seed(0)
-    agent = rpg.Agent(OBS_DIM, OBJECT_DIM, ACT_DIM, args.latent_dim, args, device)
-    replay = rpg.Replay(20_000, args.num_envs, OBS_DIM, ACT_DIM, args.latent_dim, device)
+    agent = rpg.Agent(obs_dim, min(OBJECT_DIM, obs_dim), act_dim, args.latent_dim, args, device)
+    replay = rpg.Replay(20_000, args.num_envs, obs_dim, act_dim, args.latent_dim, device)
     for t in range(1000):
         outcome = torch.tensor([0.0, 0.0, t % 101 == 100, t % 101], device=device).expand(args.num_envs, 4)
-        obs, a = torch.randn(args.num_envs, OBS_DIM), torch.randn(args.num_envs, ACT_DIM).tanh()
+        obs, a = torch.randn(args.num_envs, obs_dim), torch.randn(args.num_envs, act_dim).tanh()
         replay.add(obs.to(device), a.to(device), torch.randn(args.num_envs, args.latent_dim, device=device), outcome)
     return agent, replay
 
@@ -108,14 +110,16 @@ def parts_of_update(agent, replay):
     }
 
 
-def measure_update(name, device):
-    """Prints the table of one size; returns its entry of the JSON object."""
+def measure_update(name, sizes, device):
+    """Prints the table of an update of these sizes; returns its entry of the JSON object."""
     works, modes = {("multiply", ""): multiply(device)}, ["eager", "compiled"]
-    modes += ["graphed", "compiled+graphed"] if device.type == "cuda" else []  # there are whole updates only
+    modes += ["graphed", "compiled+graphed"] if device.type == "cuda" else []
+    torch.compiler.reset()  # the compiled functions of an agent of other sizes
     for mode in modes:
-        torch.compiler.reset()  # the compiled functions of another agent have other sizes
-        agent, replay = make_agent(device, mode, **SIZES[name])
+        agent, replay = make_agent(device, mode, **sizes)
         for part, work in parts_of_update(agent, replay).items():
+            if "graphed" in mode and part != "whole":  # a graph is a whole update
+                continue
             for _ in range(rpg.GRAPH_WARMUP + 1):  # compiles and captures
                 work()
             works[mode, part] = work
@@ -123,15 +127,16 @@ def measure_update(name, device):
     rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
     flops = count_flops(agent)
     flops["whole"] = sum(flops.values())
-    print(f"\n{name}: batch {agent.args.batch_size}, width {agent.args.hidden_dim}, RND {agent.args.rnd_dim}, horizon "
-          f"{agent.args.horizon}; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
+    print(f"\n{name}: " + ", ".join(f"{key} {value}" for key, value in sizes.items())
+          + f"; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
           f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}")
     for part, n in flops.items():
         eager, compiled = ms["eager", part], ms["compiled", part]
         print(f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
               f"{compiled * rate / n:9.2f}")
     for mode in modes[2:]:
-        print(f"whole, {mode}: {ms[mode, 'whole']:.2f} ms, {ms['eager', 'whole'] / ms[mode, 'whole']:.1f} × faster than eager")
+        gain = ms["eager", "whole"] / ms[mode, "whole"]
+        print(f"whole, {mode}: {ms[mode, 'whole']:.2f} ms, {gain:.1f} × as fast as eager")
     return {"gflop": flops["whole"] / 1e9, "floor_ms": flops["whole"] / rate,
             **{f"{mode.replace('+', '_')}_ms": ms[mode, "whole"] for mode in modes}}
 
@@ -181,38 +186,45 @@ def measure_env(env_id):
 
 
 def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball", num_envs=5):
-    """Environment steps a second of acting, updating and simulating as rpg.py does, beside the sum of the three parts:
-    on a GPU the whole takes less than the sum, because the simulators step while the device updates."""
+    """Environment steps a second of acting, updating and simulating in the order of rpg.py, beside the sum of the three
+    parts: where a GPU updates while the simulators step, the whole should take less than the sum. Episodes, logs and
+    checkpoints are left out."""
     agent, replay = make_agent(device, mode, num_envs=num_envs, **SIZES[name])
-    obs, calls = torch.randn(num_envs, OBS_DIM, device=device), [0]
-    z = torch.randn(num_envs, agent.args.latent_dim, device=device)
+    z, sums = torch.randn(num_envs, agent.args.latent_dim, device=device), {}
+    outcome, actions = torch.zeros(num_envs, 4, device=device), np.zeros((num_envs, ACT_DIM), np.float32)
     envs = make_vector_env(env_id, num_envs, seed=1)
     envs.reset(seed=1)
-
-    def wait():
-        torch.cuda.synchronize() if device.type == "cuda" else None
+    host_obs = np.random.default_rng(0).standard_normal((num_envs, OBS_DIM), np.float32)
 
     def act():
+        obs = torch.as_tensor(host_obs, device=device)
         with torch.no_grad():
-            return agent.policy(agent.model.encoder(obs), z)[0].cpu().numpy()
+            a, _ = agent.policy(agent.model.encoder(obs), z)
+        actions[:] = a.cpu().numpy()
+        return obs, a
 
-    def launch():
-        calls[0] += 1
-        agent.update(replay, calls[0] % 2 == 0, calls[0] % 2 == 0)
+    def launch(due):
+        for key, value in agent.update(replay, due, due).items():
+            sums[key] = sums.get(key, 0) + value
 
-    def update():
-        launch(), wait()
+    def both(step):  # of an update without and one with the policy
+        return lambda: (step(False), step(True))
 
-    def all_of_it():
-        actions = act()
-        launch()
+    def update(due):
+        launch(due)
+        torch.cuda.synchronize() if device.type == "cuda" else None
+
+    def all_of_it(due):
+        obs, a = act()
+        launch(due)
         envs.step(actions)
+        replay.add(obs, a, z, outcome)
 
-    actions = np.zeros((num_envs, ACT_DIM), np.float32)
-    for _ in range(2 * rpg.GRAPH_WARMUP + 2):
-        update()
-    works = {"act": act, "update": update, "simulate": lambda: envs.step(actions), "together": all_of_it}
-    ms = {part: 1e3 * seconds for part, seconds in fastest(works).items()}
+    for _ in range(rpg.GRAPH_WARMUP + 1):
+        both(update)()
+    works = {"act": both(lambda due: act()), "update": both(update), "simulate": both(lambda due: envs.step(actions)),
+             "together": both(all_of_it)}
+    ms = {part: 1e3 * seconds / 2 for part, seconds in fastest(works).items()}
     together = ms.pop("together")
     print(f"  {num_envs:2} environments, {mode}: {1e3 * num_envs / together:6.0f} a second: a step of all takes "
           f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: "
@@ -221,7 +233,7 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
 
 
 class Busy(gym.Env):
-    """A simulator that keeps a core busy for `cost` seconds a decision."""
+    """A simulator that takes `cost` seconds of a core's time for a decision."""
 
     observation_space, action_space = gym.spaces.Box(-1, 1, (OBS_DIM,)), gym.spaces.Box(-1, 1, (ACT_DIM,))
 
@@ -229,31 +241,32 @@ class Busy(gym.Env):
         self.cost, self.obs = cost, np.zeros(OBS_DIM, np.float32)
 
     def reset(self, seed=None, options=None):
-        return self.obs, {}
+        return self.obs.copy(), {}
 
     def step(self, action):
-        end = time.perf_counter() + self.cost
-        while time.perf_counter() < end:
+        end = time.thread_time() + self.cost  # so that it waits for its core as a simulator does
+        while time.thread_time() < end:
             pass
-        return self.obs, 0.0, False, False, {}
+        return self.obs.copy(), 0.0, False, False, {}
 
 
-COSTS = (0.1, 0.3, 1, 3, 10)  # ms
-for cost in COSTS:
-    gym.register(f"Busy-{cost}ms-v0".replace(".", "_"), Busy, kwargs={"cost": cost / 1e3}, max_episode_steps=10**9)
+COSTS = {f"Busy-{microseconds}us-v0": microseconds for microseconds in (100, 300, 1000, 3000, 10_000)}
+for env_id, cost in COSTS.items():
+    if env_id not in gym.registry:  # workers import this file twice
+        gym.register(env_id, Busy, kwargs={"cost": cost / 1e6}, max_episode_steps=10**9)
 
 
 def async_break_even(num_envs=5):
-    """From which cost of a decision on worker processes (--async-envs) are faster than one process; nothing else runs."""
+    """From which cost of a decision on --async-envs is faster than one process; nothing else runs."""
     print(f"\n{num_envs} environments stepped in one process and in workers (--async-envs), by the cost of a decision:")
     actions = np.zeros((num_envs, ACT_DIM), np.float32)
-    for cost in COSTS:
-        vectors = {kind: make_vector_env(f"speed:Busy-{cost}ms-v0".replace(".", "_"), num_envs, 1, kind == "workers")
+    for env_id, cost in COSTS.items():
+        vectors = {kind: make_vector_env(f"speed:{env_id}", num_envs, 1, kind == "workers")
                    for kind in ("one process", "workers")}
         for envs in vectors.values():
             envs.reset(seed=1)
         ms = fastest({kind: functools.partial(envs.step, actions) for kind, envs in vectors.items()})
-        print(f"  {cost:4} ms: " + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
+        print(f"  {cost / 1e3:4} ms: " + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
               + f": {ms['one process'] / ms['workers']:.2f} × as fast with workers")
         for envs in vectors.values():
             envs.close()
@@ -266,41 +279,63 @@ def memory(key):
 
 
 def full_replay(device):
-    """What a replay of full size takes, and a checkpoint with it."""
-    agent, _ = make_agent(device)
+    """What a replay of full size takes, and a checkpoint with it. First of all, or memory is there already."""
+    agent, small = make_agent(device)
+    for _ in range(2):
+        agent.update(small, True, True)  # makes Adam's state
     before, width = memory("VmRSS"), OBS_DIM + ACT_DIM + 12 + 4
-    replay = rpg.Replay(agent.args.buffer_size, 5, OBS_DIM, ACT_DIM, 12, device)
+    replay, seconds = rpg.Replay(agent.args.buffer_size, 5, OBS_DIM, ACT_DIM, 12, device), []
     replay.data.fill_(1), replay.filled.fill_(len(replay.data))
     took = memory("VmRSS") - before
-    state = {"agent": agent.state_dict(), "rng": [torch.get_rng_state()]}
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = fastest({"write": lambda: rpg.write_checkpoint(Path(folder), state, replay)})["write"]
+    state = {"agent": agent.state_dict(), "adam": agent.adam.state_dict()["state"], "rng": [torch.get_rng_state()]}
+    with tempfile.TemporaryDirectory(dir=".") as folder:  # where runs would be
+        for _ in range(3):
+            start = time.perf_counter()
+            rpg.write_checkpoint(Path(folder), state, replay)
+            seconds.append(time.perf_counter() - start)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
     print(f"\na full replay, 800 000 transitions of {width} float32: {took:.0f} MB of host memory; a checkpoint of "
-          f"{size:.0f} MB takes {seconds:.2f} s; this process's peak: {memory('VmHWM'):.0f} MB")
+          f"{size:.0f} MB takes {min(seconds):.2f} s; this process's peak, while it writes: {memory('VmHWM'):.0f} MB")
+
+
+def measure_envs():
+    """Prints the table of decisions; returns its entry of the JSON object."""
+    print(f"\n{'environment':28}{'decision ms':>12}{'raw ms':>9}{'÷':>7}{'a second':>10}")
+    costs = {}
+    for env_id in ("metaworld-basketball", "metaworld-stick-pull", *TASKS):
+        cost = costs[env_id] = measure_env(env_id)
+        decision, raw = cost["decision_ms"], cost["raw_ms"]
+        ratio = f"{raw:9.3f}{decision / raw:7.2f}" if raw else f"{'-':>9}{'':7}"
+        print(f"{env_id:28}{decision:12.3f}{ratio}{1e3 / decision:10.0f}")
+    return costs
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    wants_json = parser.parse_args().json
+    for key, value in PAPER.items():
+        flag, help = f"--{key.replace('_', '-')}", f"measure only the update, of this size (else {value})"
+        parser.add_argument(flag, type=int, help=help)
+    args = vars(parser.parse_args())
+    given = {key: args[key] for key in PAPER if args[key] is not None}
+    if any(value < 1 for value in given.values()):
+        parser.error("sizes must be at least 1")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{device}, {torch.get_num_threads()} threads")
-    result = {name: measure_update(name, device) for name in SIZES}
-    growth(device)
-    print("\nenvironment steps a second at laptop sizes, metaworld-basketball:")
-    for num_envs in (1, 2, 5, 10, 20):
-        end_to_end(device, num_envs=num_envs)
-    if device.type == "cuda":
-        for mode in ("compiled", "graphed", "compiled+graphed"):
+    if device.type == "cpu":
+        keep_freed_memory()
+    if not given:
+        full_replay(device)
+    sizes = {"given": PAPER | given} if given else SIZES
+    result = {name: measure_update(name, sizes[name], device) for name in sizes}
+    if not given:
+        growth(device)
+        print("\nenvironment steps a second at laptop sizes, metaworld-basketball:")
+        for num_envs in (1, 2, 5, 10, 20):
+            end_to_end(device, num_envs=num_envs)
+        for mode in ("eager", "compiled", "graphed", "compiled+graphed") if device.type == "cuda" else ():
             end_to_end(device, mode, "paper")
-    async_break_even()
-    full_replay(device)
-    print(f"\n{'environment':28}{'decision ms':>12}{'raw ms':>9}{'÷':>7}{'a second':>10}")
-    result["envs"] = {}
-    for env_id in ("metaworld-basketball", "metaworld-stick-pull", *TASKS):
-        cost = result["envs"][env_id] = measure_env(env_id)
-        raw = f"{cost['raw_ms']:9.3f}{cost['decision_ms'] / cost['raw_ms']:7.2f}" if cost["raw_ms"] else f"{'-':>9}{'':7}"
-        print(f"{env_id:28}{cost['decision_ms']:12.3f}{raw}{1e3 / cost['decision_ms']:10.0f}")
-    if wants_json:
+        async_break_even()
+        result["envs"] = measure_envs()
+    if args["json"]:
         print(json.dumps(result))

@@ -100,8 +100,8 @@ def test_files_keys_and_summary(finished):
 
 
 def test_compiling_is_not_in_the_sps(tmp_path):
-    """Eight seconds of what stands for torch.compile do not show in the speed that is logged. On a CPU --cudagraphs adds
-    one line and changes nothing."""
+    """Eight seconds of what stands for torch.compile do not show in the speed that is logged. On a CPU --cudagraphs
+    adds one line and changes nothing."""
     slow = f"""
 import runpy, sys, time, torch
 def slow_at_first(function, **options):
