@@ -41,7 +41,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, refuse
+from envs import (MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, refuse,
+                  show_progress)
 
 
 @dataclass
@@ -698,7 +699,7 @@ if __name__ == "__main__":
     threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
     # TRY NOT TO MODIFY: start the game
     start_step, start_updates, clock, print_time = global_step, updates, (global_step, time.time()), 0.0
-    on_terminal, counts, restart, signals = sys.stdout.isatty(), {}, True, []
+    counts, restart, signals = {}, True, []
     over = global_step >= args.total_timesteps
     for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
         signal.signal(number, lambda number, _: signals.append(number))
@@ -752,11 +753,9 @@ if __name__ == "__main__":
             if figure_due:
                 snapshots.append(snapshot())
                 write_figures()
-        if over or time.time() - print_time > (0.2 if on_terminal else 10):
-            print_time, left = time.time(), (args.total_timesteps - global_step) / max(sps, 0.1)
-            line = f"step {global_step:,} of {args.total_timesteps:,} | {sps:.0f} steps/s | {left / 60:.0f} min left"
-            line += f" | coverage {covered():.2f}"
-            print(line, end="\x1b[K\r" if on_terminal and not over else "\n", flush=True)
+        if over or time.time() - print_time > (0.2 if sys.stdout.isatty() else 10):
+            print_time = time.time()
+            show_progress(global_step, args.total_timesteps, sps, {"coverage": covered()}, over)
         if restart := checkpoint_due:
             writer.flush(), save()
         if updates == start_updates + BURN_IN:  # compilation and captures, at usual frequencies, are over
