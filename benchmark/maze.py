@@ -59,7 +59,8 @@ def collect(run_dirs):
 
 
 def draw():
-    """maze.png: a panel for each of Fig. 8; ours solid (thin: each seed, a cross where one ended), the paper's dashed."""
+    """maze.png: a panel for each of Fig. 8; ours solid (thick: the mean, as far as all seeds go; thin: each seed, a cross
+    where one ended before the longest), the paper's dashed."""
     ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
     figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.6), sharey=True, layout="constrained")
     for axis, (title, methods) in zip(axes, PANELS.items()):
@@ -68,11 +69,11 @@ def draw():
             for run in runs:
                 axis.plot(*run, color=colour, linewidth=0.7, alpha=0.4)
             if runs:
-                steps = max((run[0] for run in runs), key=len)  # a run that diverged stays at its last value
-                mean = np.mean([np.interp(steps, *run) for run in runs], 0)
+                lengths = [run.shape[1] for run in runs]
+                steps, mean = np.mean([run[:, : min(lengths)] for run in runs], 0)
                 axis.plot(steps, mean, color=colour, linewidth=2, label=f"{method} ({len(runs)})")
-                for run in runs:
-                    if run.shape[1] < len(steps):
+                for run, length in zip(runs, lengths):
+                    if length < max(lengths):
                         axis.plot(*run[:, -1], "x", color=colour)
             if name:
                 label = None if runs else f"{method} (paper)"
