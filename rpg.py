@@ -533,7 +533,8 @@ if __name__ == "__main__":
                 refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
     check_args(args, given)
     torch.manual_seed(args.seed)
-    torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
+    if args.torch_deterministic:  # (the call imports the compiler: a second)
+        torch.use_deterministic_algorithms(True, warn_only=True)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if "cuda" in given and args.cuda and device.type == "cpu":
         print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
@@ -582,10 +583,12 @@ if __name__ == "__main__":
         write_checkpoint(run_dir, good, replay)
 
     def halt(kind, error, trace):
-        """Where the code is not at fault (nan, a dead worker, a full disk) one line, in the place of a traceback."""
-        if not isinstance(error, (OSError, FloatingPointError)):
+        """Where the code is not at fault (nan, a dead worker, a full disk, no g++): one line, no traceback."""
+        if not isinstance(error, (OSError, FloatingPointError, torch._dynamo.exc.BackendCompilerFailed)):
             return sys.__excepthook__(kind, error, trace)
         error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
+        if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):  # a kill while it compiles cuts files short
+            error = f"--compile ({' '.join(str(error).split())[:90]}...) needs g++, and an undamaged cache: delete it"
         with contextlib.suppress(OSError, RuntimeError):  # on a full disk the last checkpoint has to do
             restart or good and save()
         refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)

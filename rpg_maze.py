@@ -663,10 +663,12 @@ if __name__ == "__main__":
         write_checkpoint(run_dir, state, replay)
 
     def halt(kind, error, trace):
-        """Where the code is not at fault (nan, a full disk) figures and one line, in the place of a traceback."""
-        if not isinstance(error, (OSError, FloatingPointError)):
+        """Where the code is not at fault (nan, a full disk, no g++): figures and one line, no traceback."""
+        if not isinstance(error, (OSError, FloatingPointError, torch._dynamo.exc.BackendCompilerFailed)):
             return sys.__excepthook__(kind, error, trace)
         error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
+        if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):  # a kill while it compiles cuts files short
+            error = f"--compile ({' '.join(str(error).split())[:90]}...) needs g++, and an undamaged cache: delete it"
         coverage.append((global_step, covered()))
         with contextlib.suppress(OSError, RuntimeError):
             write_figures(), writer.close()

@@ -99,6 +99,13 @@ def test_files_keys_and_summary(finished):
     assert {"run_dir", "env_id", "seed", "sps"} <= summary.keys()
 
 
+def test_compile_without_a_compiler_is_one_line(tmp_path):
+    env = {**ENV, "PATH": "", "CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, ROOT / "rpg.py", "--env-id", "toy_envs:Toy-v0", *TINY, "--compile"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "needs g++" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_compiling_is_not_in_the_sps(tmp_path):
     """Eight seconds of what stands for torch.compile do not show in the speed that is logged. On a CPU --cudagraphs
     adds one line and changes nothing."""
