@@ -29,6 +29,8 @@ PANELS = {  # of Fig. 8: {our method: the paper's name for it, None if it has no
     "C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
     "D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer", "no-normalisation": None},
     "E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
+    "ours alone: learning rate, RND's batch": {"ours": None, "lr-3e-4": None, "none-lr-3e-4": None, "pilot-lr-1e-3": None,
+                                               "pilot-rnd-batch-512": None},
 }
 
 
@@ -59,11 +61,11 @@ def collect(run_dirs):
 
 
 def draw():
-    """maze.png: a panel for each of Fig. 8; ours solid (thick: the mean, as far as all seeds go; thin: each seed, a cross
+    """maze.png: a panel for each of Fig. 8, one more for our own choices; ours solid (thick: the mean, as far as all seeds go; thin: each seed, a cross
     where one ended before the longest), the paper's dashed."""
     ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.6), sharey=True, layout="constrained")
-    for axis, (title, methods) in zip(axes, PANELS.items()):
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
+    for axis, (title, methods) in zip(axes.flat, PANELS.items()):
         for colour, (method, name) in zip(plt.cm.tab10.colors, methods.items()):
             runs = [np.array(curve).T for (key, _), curve in sorted(ours.items()) if key == method]
             for run in runs:
@@ -78,11 +80,12 @@ def draw():
             if name:
                 label = None if runs else f"{method} (paper)"
                 axis.plot(*np.array(paper[title[0], name]).T, "--", color=colour, linewidth=1.3, label=label)
-        axis.set(title=f"Fig. 8 {title}", xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
+        axis.set(title=f"Fig. 8 {title}" if title[1] == ":" else title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, title="ours (seeds); dashed: paper", title_fontsize=8)
-    axes[0].set_ylabel("coverage")
+        axis.legend(fontsize=8, title="ours (seeds); dashed: paper", title_fontsize=8, loc="lower right")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("coverage")
     figure.savefig(RESULTS / "maze.png", dpi=110)
 
 
