@@ -35,8 +35,8 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import (SUMMARY, average, finite, keep_freed_memory, make_env, make_vector_env, refuse, save_gif,
-                  save_summaries, show_progress, state_sizes)
+from envs import (SUMMARY, average, finite, keep_freed_memory, make_env, make_vector_env, one_line, refuse,
+                  save_gif, save_summaries, show_progress, state_sizes)
 
 
 @dataclass
@@ -588,7 +588,7 @@ if __name__ == "__main__":
             return sys.__excepthook__(kind, error, trace)
         error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
         if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):  # a kill while it compiles cuts files short
-            error = f"--compile ({' '.join(str(error).split())[:90]}...) needs g++, and an undamaged cache: delete it"
+            error = f"--compile ({one_line(error)[:90]}...) needs g++, or its cache, /tmp/torchinductor_*, deleted"
         with contextlib.suppress(OSError, RuntimeError):  # on a full disk the last checkpoint has to do
             restart or good and save()
         refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)

@@ -41,8 +41,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import (MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, refuse,
-                  show_progress)
+from envs import (MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, one_line,
+                  refuse, show_progress)
 
 
 @dataclass
@@ -668,7 +668,7 @@ if __name__ == "__main__":
             return sys.__excepthook__(kind, error, trace)
         error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
         if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):  # a kill while it compiles cuts files short
-            error = f"--compile ({' '.join(str(error).split())[:90]}...) needs g++, and an undamaged cache: delete it"
+            error = f"--compile ({one_line(error)[:90]}...) needs g++, or its cache, /tmp/torchinductor_*, deleted"
         coverage.append((global_step, covered()))
         with contextlib.suppress(OSError, RuntimeError):
             write_figures(), writer.close()

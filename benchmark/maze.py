@@ -22,15 +22,16 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 EVERY = 5_000  # environment steps
-PANELS = {  # of Fig. 8: {our method: the paper's name for it, None if it has none}
-    "A: latent": {"ours": "latent=Gaussian", "categorical": "latent=Discrete", "none": "latent=None"},
-    "B: β": {"ours": "beta=0.01", "beta-0.005": "beta=0.005", "beta-0.0001": "beta=0.0001", "beta-0": "beta=0.0",
-             "beta-0.05": "beta=0.05"},
-    "C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
-    "D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer", "no-normalisation": None},
-    "E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
-    "ours alone: learning rate, RND's batch": {"ours": None, "lr-3e-4": None, "none-lr-3e-4": None, "pilot-lr-1e-3": None,
-                                               "pilot-rnd-batch-512": None},
+PANELS = {  # {our method: the paper's name for it, None if it has none}
+    "Fig. 8 A: latent": {"ours": "latent=Gaussian", "categorical": "latent=Discrete", "none": "latent=None"},
+    "Fig. 8 B: β": {"ours": "beta=0.01", "beta-0.005": "beta=0.005", "beta-0.0001": "beta=0.0001", "beta-0": "beta=0.0",
+                    "beta-0.05": "beta=0.05"},
+    "Fig. 8 C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
+    "Fig. 8 D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer",
+                      "no-normalisation": None},
+    "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
+    "ours alone: learning rate, RND's batch": dict.fromkeys(
+        ("ours", "lr-3e-4", "none-lr-3e-4", "pilot-lr-1e-3", "pilot-rnd-batch-512")),
 }
 
 
@@ -61,8 +62,8 @@ def collect(run_dirs):
 
 
 def draw():
-    """maze.png: a panel for each of Fig. 8, one more for our own choices; ours solid (thick: the mean, as far as all seeds go; thin: each seed, a cross
-    where one ended before the longest), the paper's dashed."""
+    """maze.png: the panels of Fig. 8 and one for our own choices; ours solid (thick: the mean, as far as all seeds go;
+    thin: each seed, a cross where one ended before the longest), the paper's dashed."""
     ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
     for axis, (title, methods) in zip(axes.flat, PANELS.items()):
@@ -79,8 +80,8 @@ def draw():
                         axis.plot(*run[:, -1], "x", color=colour)
             if name:
                 label = None if runs else f"{method} (paper)"
-                axis.plot(*np.array(paper[title[0], name]).T, "--", color=colour, linewidth=1.3, label=label)
-        axis.set(title=f"Fig. 8 {title}" if title[1] == ":" else title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
+                axis.plot(*np.array(paper[title.split(":")[0][-1], name]).T, "--", color=colour, linewidth=1.3, label=label)
+        axis.set(title=title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, title="ours (seeds); dashed: paper", title_fontsize=8, loc="lower right")

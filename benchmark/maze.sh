@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The runs behind benchmark/results/maze.csv: every curve of Fig. 8, five seeds each, one thread and about 15 minutes
-# each on a free core, two at a time on two cores. Those first that matter most. Then:
+# The runs behind benchmark/results/maze.csv: every curve of Fig. 8, five seeds each, one thread and 15 to 25
+# minutes each on a free core, two at a time on two cores. Those first that matter most. Then:
 #   python benchmark/maze.py runs/maze__*                 # adds the runs to maze.csv and draws maze.png
 export OMP_NUM_THREADS=1
 {
