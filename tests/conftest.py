@@ -1,5 +1,8 @@
-"""Let the tests import the scripts that lie one directory up, wherever pytest is started."""
+"""Let the tests import the scripts that lie one directory up, wherever pytest is started, and run them as programs."""
 
+import functools
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,44 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(1)  # the networks of the tests are tiny: more threads only wait for each other
+
+# Every start of a script imports for three seconds. So one process imports, and forks a child for each run: the child
+# takes that run's directory, output and arguments, and is the script's process from there on, to its exit code.
+FORK_SERVER = """
+import json, multiprocessing, os, runpy, signal, sys
+import rpg, rpg_bandit, rpg_maze, torch._dynamo
+
+def play(cwd, script, *flags):
+    signal.alarm(300)
+    os.chdir(cwd)
+    for number, file in enumerate([open(os.devnull), open("../out", "w"), open("../err", "w")]):
+        os.dup2(file.fileno(), number)
+    sys.argv = [script, *flags]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # the script may have set its own
+        sys.exit(1)
+
+while line := sys.stdin.readline():
+    child = multiprocessing.get_context("fork").Process(target=play, args=json.loads(line))
+    child.start(), child.join()
+    print(child.exitcode, flush=True)
+"""
+
+
+@functools.cache
+def fork_server():
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", FORK_SERVER], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            text=True)
+
+
+def run_script(cwd, script, *flags):
+    """`python script flags` in the directory `cwd`: exit code, standard output, standard error."""
+    print(json.dumps([*map(str, (cwd, ROOT / script, *flags))]), file=fork_server().stdin, flush=True)
+    code = int(fork_server().stdout.readline())
+    return code, (cwd.parent / "out").read_text(), (cwd.parent / "err").read_text()
 
 
 @pytest.fixture(scope="session")

@@ -2,27 +2,21 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import imageio
 import numpy as np
 import pytest
 import torch
+from conftest import run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rpg_bandit as bandit
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(cwd, *flags):
     """Exit code, last line of standard output, standard error."""
-    result = subprocess.run([sys.executable, ROOT / "rpg_bandit.py", *flags], cwd=cwd, capture_output=True, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
-    return result.returncode, (result.stdout.splitlines() or [""])[-1], result.stderr
+    code, out, err = run_script(cwd, "rpg_bandit.py", *flags)
+    return code, (out.splitlines() or [""])[-1], err
 
 
 def make_agent(method="rpg", latent="categorical", latent_dim=3, seed=0):

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
+sys.path.insert(0, str(ROOT / "benchmark"))
 import fuzz  # noqa: E402
 import rpg  # noqa: E402
 import torture  # noqa: E402
@@ -60,9 +60,8 @@ def goes_on(cwd, run_dir):
     step, _, episodes, _ = rpg.read_checkpoint(cwd / "copy", "cpu")[0]["progress"]
     points = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload().Scalars("charts/episodic_return")
     assert sum(point.step <= step for point in points) == episodes
-    process = start(cwd, "--resume", run_dir, "--total-timesteps", step + 40)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and not err, err
+    code, _, err = run_script(cwd, "rpg.py", "--resume", run_dir, "--total-timesteps", step + 40)
+    assert code == 0 and not err, err
     assert not list(run_dir.glob("*.new"))
     return step
 
@@ -105,8 +104,8 @@ def test_killed_and_stopped_workers(tmp_path, number):
 
 @pytest.mark.parametrize("limit", [100_000, 3000], ids=["in the checkpoint", "in the log"])
 def test_full_disk(tmp_path, limit):
-    process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY)
-    assert process.communicate()[1] == "" and process.returncode == 0
+    code, _, err = run_script(tmp_path, "rpg.py", "--env-id", "toy_envs:Toy-v0", *TINY)
+    assert code == 0 and not err, err
     (run_dir,) = tmp_path.glob("runs/*")
     process = start(tmp_path, "--resume", run_dir, "--total-timesteps", "8000", limit=limit)
     ends_in_order(tmp_path, process, "File too large")

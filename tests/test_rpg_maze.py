@@ -3,30 +3,24 @@
 import inspect
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import imageio
 import numpy as np
 import pytest
 import torch
+from conftest import run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rpg
 import rpg_maze as maze
 
-ROOT = Path(__file__).parents[1]
 TINY = "--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50".split()
 
 
 def run(cwd, *flags):
     """Exit code, standard output, standard error."""
-    result = subprocess.run([sys.executable, ROOT / "rpg_maze.py", *map(str, flags)], cwd=cwd, capture_output=True,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
-    return result.returncode, result.stdout, result.stderr
+    return run_script(cwd, "rpg_maze.py", *flags)
 
 
 @pytest.mark.parametrize("name", [

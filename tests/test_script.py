@@ -1,4 +1,4 @@
-"""rpg.py as a user types it: in a process of its own, with tiny flags, looking at what it prints and writes."""
+"""rpg.py as a user types it: a process for each run, with tiny flags, looking at what it prints and writes."""
 
 import json
 import os
@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import imageio
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).parents[1]
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
 TINY = ("--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 4 "
         "--eval-episodes 2 --eval-frequency 200 --checkpoint-frequency 200 --total-timesteps 400").split()
@@ -30,9 +29,7 @@ def start(cwd, *flags, **kwargs):
 
 def run(cwd, *flags):
     """Exit code, standard output, standard error."""
-    process = start(cwd, *flags)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    return run_script(cwd, "rpg.py", *flags)
 
 
 def toy(cwd, *flags):
@@ -240,8 +237,7 @@ def test_every_variant_trains(tmp_path, flags, dropped):
 def test_the_readme_s_own_environment_trains(tmp_path):
     code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
     (tmp_path / "mine.py").write_text(code)
-    command = [sys.executable, str(ROOT / "rpg.py"), "--env-id", "mine:Mine-v0", *TINY,
-               "--checkpoint-frequency", "0"]
+    command = [sys.executable, str(ROOT / "rpg.py"), "--env-id", "mine:Mine-v0", *TINY, "--checkpoint-frequency", "0"]
     out = subprocess.run(command, cwd=tmp_path, env=ENV | {"PYTHONPATH": "."}, check=True, capture_output=True).stdout
     assert json.loads(out.splitlines()[-1])["success_any"] is not None
 
