@@ -297,8 +297,18 @@ class Adroit(Task):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.data.ctrl[:] = self.sim.act_mean + self.sim.act_rng * action
         self._simulate()
-        obs = self.sim._get_obs()  # as in the package, positions in space are one simulator step old
+        # as in the package, positions in space are one simulator step old
+        obs = self._hammer_obs() if self.task == "hammer" else self.sim._get_obs()
         return self._end(self._observation(obs), self._success(obs))
+
+    def _hammer_obs(self) -> np.ndarray:
+        """The package's 46 numbers without its conversion of rotations, which takes a tenth of a decision."""
+        sim, data = self.sim, self.data
+        m = data.xmat[sim.obj_body_id].tolist()  # the hammer's rotation, row by row
+        euler = -math.atan2(m[5], m[8]), math.atan2(m[2], math.hypot(m[5], m[8])), -math.atan2(m[1], m[0])
+        return np.concatenate((data.qpos[:-6], data.qvel[-6:].clip(-1, 1), data.site_xpos[sim.S_grasp_site_id],
+                               data.xpos[sim.obj_body_id], euler, data.site_xpos[sim.target_obj_site_id],
+                               data.sensor("S_nail").data.clip(-1, 1)))
 
     def _observation(self, obs: np.ndarray) -> np.ndarray:
         if self.task == "door":

@@ -280,12 +280,25 @@ def test_adroit_is_the_package(task):
             "relocate": lambda: ([theirs], [theirs[30:33], theirs[36:39]]),
         }[task]()
         expected = np.concatenate([0.05 * np.concatenate(state), *objects]).astype(np.float32)
-        np.testing.assert_array_equal(obs, expected)
+        np.testing.assert_allclose(obs, expected, rtol=0, atol=1e-15)  # of the hammer's rotation, where it is 1e-17
         action = env.action_space.sample()
         obs, _, _, _, info = env.step(action)
         package.step(action)
         theirs, _, _, _, their_info = package.step(action)
         assert info["success"] == their_info["success"]
+
+
+def test_hammer_observes_the_packages_rotation():
+    """Through whole episodes of a hammer that is knocked over, too."""
+    env, turned = make_env("adroit-hammer", seed=1), []
+    for _ in range(250):
+        if not turned or len(turned) == 125:
+            env.reset()
+        env.step(env.action_space.sample())
+        ours, theirs = env.unwrapped._hammer_obs(), env.unwrapped.sim._get_obs()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+        turned.append(np.abs(ours[39:42]).max())
+    assert max(turned) > 1.5
 
 
 @pytest.mark.parametrize("task, official, strict", [("door", 1.0, 1.35), ("hammer", 0.02, 0.01)])
