@@ -8,7 +8,8 @@ maze, which is in envs.py.
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
-gradient. The reward is r − α log π(a|s,z) + β log p(z|s,a) (Sec. 4.3), and r is an RND bonus (Sec. 4.3.2).
+gradient. The reward is r − α log π(a|s,z) + β log p(z|s,a) (Sec. 4.3), less what depends on z alone (Posterior.baseline);
+r is an RND bonus (Sec. 4.3.2).
 The metric: coverage, the share of the 10 x 10 unit squares of the maze visited so far.
 
     paper  here    shape    what
@@ -308,6 +309,13 @@ class Posterior(nn.Module):
             return (z * out.log_softmax(-1)).sum(-1)
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
 
+    def baseline(self, z):
+        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed, so that
+        a term of z alone moves no optimum; but it is −41 on average, and V would spend itself on learning its sum."""
+        if self.categorical:
+            return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
+        return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
+
 
 class RND(nn.Module):
     """Object-centric random network distillation (Sec. 4.3.2): g learns to copy a fixed random network g′ on states of
@@ -369,9 +377,9 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
         s = next_s
     s, a, e, logp_a, next_s = (torch.stack(x) for x in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
-    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3
+    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * posterior.log_prob(s, a, z)
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - posterior.baseline(z))
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
     return v_est, s, a, logp_a
 
@@ -468,7 +476,7 @@ class Agent(nn.Module):
             losses["alpha_loss"] = args.alpha * self.log_alpha[0].exp() * (logs["entropy"] + self.act_dim)
         if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
             losses["info_loss"] = -posterior.log_prob(s.detach(), a.detach(), z).mean()
-            logs["info_reward"] = -args.beta * losses["info_loss"]
+            logs["info_reward"] = -args.beta * (losses["info_loss"] + posterior.baseline(z).mean())
         return losses, logs
 
     def gradients(self, losses_of, *sample):
