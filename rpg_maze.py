@@ -8,7 +8,7 @@ maze, which is in envs.py.
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
-gradient. The reward is r − α log π(a|s,z) + β log p(z|s,a) (Sec. 4.3), less what depends on z alone (Posterior.baseline);
+gradient. The reward is r − α log π(a|s,z) + β log p(z|s,a) (Sec. 4.3), less a term of z alone (Posterior.baseline);
 r is an RND bonus (Sec. 4.3.2).
 The metric: coverage, the share of the 10 x 10 unit squares of the maze visited so far.
 
@@ -310,8 +310,8 @@ class Posterior(nn.Module):
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
 
     def baseline(self, z):
-        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed, so that
-        a term of z alone moves no optimum; but it is −41 on average, and V would spend itself on learning its sum."""
+        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed, so a
+        term of z alone moves no optimum; but it is −41 on average, and V would spend itself on learning its sum."""
         if self.categorical:
             return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
         return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))

@@ -37,8 +37,9 @@ def test_what_stands_in_both_scripts_is_the_same(name):
             thing = getattr(thing, part)
         return inspect.getsource(thing)
     if name == "value_estimate":  # the maze's z is never learned, so that its reward can have a baseline
-        ours = source(maze).replace("(posterior.log_prob(s, a, z) - posterior.baseline(z))", "posterior.log_prob(s, a, z)")
-        assert ours.replace(", less a baseline", "") == source(rpg) != source(maze)
+        log_prob = "posterior.log_prob(s, a, z)"
+        without = source(maze).replace(f"({log_prob} - posterior.baseline(z))", log_prob)
+        assert without.replace(", less a baseline", "") == source(rpg) != source(maze)
     else:
         assert source(maze) == source(rpg)
 
