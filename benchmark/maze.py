@@ -30,8 +30,8 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
     "Fig. 8 D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer",
                       "no-normalisation": None},
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
-    "ours alone: learning rate, RND's batch": dict.fromkeys(
-        ("ours", "lr-3e-4", "none-lr-3e-4", "pilot-lr-1e-3", "pilot-rnd-batch-512")),
+    "ours alone: the baseline; lr-3e-4 has none either": dict.fromkeys(
+        ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")),
 }
 
 
