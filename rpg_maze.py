@@ -83,6 +83,7 @@ class Args:
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1; Fig. 8C)
     beta: float = 0.01  # β, weight of log p(z|s,a) in the reward (the curve "ours" of Fig. 8; Table 1: 0.005)
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|s,a) (paper Table 1)
+    z_baseline: bool = True  # leave the term of z alone out of β log p(z|s,a), see Posterior.baseline (paper: it stays)
     policy: Literal["gaussian", "gmm", "flow", "cem"] = "gaussian"  # π(a|s,z) (Fig. 8E); cem: gaussian, but it plans
     alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
     autotune: bool = True  # tune α so that the entropy of π(a|s,z) approaches −|A| (paper Table 1)
@@ -120,7 +121,7 @@ def check_args(args, given):
         (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
         (size < max(start, args.rnd_buffer_size or 0), "--buffer-size is below --learning-starts or --rnd-buffer-size"),
         (args.goal is None and given & {"reward_scale"}, "no --goal"),
-        (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std"}, "--latent none"),
+        (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std", "z_baseline"}, "--latent none"),
         (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
         (args.rnd_coef == 0 and given & {"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0"),
     ):
@@ -310,8 +311,9 @@ class Posterior(nn.Module):
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
 
     def baseline(self, z):
-        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed, so a
-        term of z alone moves no optimum; but it is −41 on average, and V would spend itself on learning its sum."""
+        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed and no
+        episode terminates, so a term of z alone in each reward shifts V by a number of z and moves no optimum. But
+        this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on learning its sum."""
         if self.categorical:
             return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
         return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
@@ -379,7 +381,7 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
     r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - posterior.baseline(z))
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - args.z_baseline * posterior.baseline(z))
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
     return v_est, s, a, logp_a
 
@@ -476,7 +478,7 @@ class Agent(nn.Module):
             losses["alpha_loss"] = args.alpha * self.log_alpha[0].exp() * (logs["entropy"] + self.act_dim)
         if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
             losses["info_loss"] = -posterior.log_prob(s.detach(), a.detach(), z).mean()
-            logs["info_reward"] = -args.beta * (losses["info_loss"] + posterior.baseline(z).mean())
+            logs["info_reward"] = -args.beta * (losses["info_loss"] + args.z_baseline * posterior.baseline(z).mean())
         return losses, logs
 
     def gradients(self, losses_of, *sample):

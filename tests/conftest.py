@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,20 @@ sys.path.insert(0, str(ROOT))
 torch.set_num_threads(1)  # the networks of the tests are tiny: more threads only wait for each other
 
 # Every start of a script imports for three seconds. So one process imports, and forks a child for each run: the child
-# takes that run's directory, output and arguments, and is the script's process from there on, to its exit code.
+# takes that run's directory, output and arguments, and runs the script to its exit code. Unlike a process of its own
+# it ends without tearing the interpreter down, and inherits the hash seed: some tests start such processes.
 FORK_SERVER = """
 import json, multiprocessing, os, runpy, signal, sys
+reply = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what an import prints is no reply
 import rpg, rpg_bandit, rpg_maze, torch._dynamo
 
-def play(cwd, script, *flags):
+def play(out, err, cwd, script, *flags):
     signal.alarm(300)
-    os.chdir(cwd)
-    for number, file in enumerate([open(os.devnull), open("../out", "w"), open("../err", "w")]):
+    for number, file in enumerate([open(os.devnull), open(out, "w"), open(err, "w")]):
         os.dup2(file.fileno(), number)
-    sys.argv = [script, *flags]
+    os.chdir(cwd)
+    sys.path[0], sys.argv = os.path.dirname(script), [script, *flags]
     try:
         runpy.run_path(script, run_name="__main__")
     except Exception:
@@ -35,7 +39,7 @@ def play(cwd, script, *flags):
 while line := sys.stdin.readline():
     child = multiprocessing.get_context("fork").Process(target=play, args=json.loads(line))
     child.start(), child.join()
-    print(child.exitcode, flush=True)
+    print(child.exitcode, file=reply, flush=True)
 """
 
 
@@ -48,9 +52,12 @@ def fork_server():
 
 def run_script(cwd, script, *flags):
     """`python script flags` in the directory `cwd`: exit code, standard output, standard error."""
-    print(json.dumps([*map(str, (cwd, ROOT / script, *flags))]), file=fork_server().stdin, flush=True)
-    code = int(fork_server().stdout.readline())
-    return code, (cwd.parent / "out").read_text(), (cwd.parent / "err").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        print(json.dumps([*map(str, (out, err, cwd, ROOT / script, *flags))]), file=fork_server().stdin, flush=True)
+        code = fork_server().stdout.readline()
+        assert code, "the fork server has ended: its error is above"
+        return int(code), out.read_text(), err.read_text()
 
 
 @pytest.fixture(scope="session")

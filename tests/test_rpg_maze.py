@@ -38,7 +38,7 @@ def test_what_stands_in_both_scripts_is_the_same(name):
         return inspect.getsource(thing)
     if name == "value_estimate":  # the maze's z is never learned, so that its reward can have a baseline
         log_prob = "posterior.log_prob(s, a, z)"
-        without = source(maze).replace(f"({log_prob} - posterior.baseline(z))", log_prob)
+        without = source(maze).replace(f"({log_prob} - args.z_baseline * posterior.baseline(z))", log_prob)
         assert without.replace(", less a baseline", "") == source(rpg) != source(maze)
     else:
         assert source(maze) == source(rpg)
@@ -56,8 +56,8 @@ def test_baseline_is_the_log_prob_of_a_posterior_that_knows_nothing(latent):
         torch.nn.init.zeros_(parameter)
     torch.testing.assert_close(posterior.baseline(z), nothing.log_prob(s, a, z))
     estimates = []
-    for baseline in (posterior.baseline, lambda z: torch.zeros_like(z[..., 0])):
-        posterior.baseline, changes = baseline, []
+    for args.z_baseline in (True, False):  # ends without
+        changes = []
         for seed in range(2):
             torch.manual_seed(seed)  # of the actions
             policy = lambda s, z: (torch.randn(6, 2).tanh(), torch.zeros(6))  # noqa: E731
@@ -67,6 +67,12 @@ def test_baseline_is_the_log_prob_of_a_posterior_that_knows_nothing(latent):
     torch.testing.assert_close(constant, constant[:1, :1].expand_as(constant))
     k_steps = sum(0.97**k * sum(0.99**t for t in range(k + 1)) for k in range(3)) / sum(0.97**k for k in range(3))
     torch.testing.assert_close(constant[0, 0], 0.5 * k_steps * nothing.log_prob(s, a, z))
+    losses, logs = maze.Agent(4, 2, 2, 3, args, torch.device("cpu")).policy_losses(torch.randn(6, 4), z)
+    assert logs["info_reward"].item() == pytest.approx(-0.5 * losses["info_loss"].item())
+    args.z_baseline = True
+    losses, logs = maze.Agent(4, 2, 2, 3, args, torch.device("cpu")).policy_losses(torch.randn(6, 4), z)
+    shift = nothing.log_prob(s, a, z).mean().item()
+    assert logs["info_reward"].item() == pytest.approx(-0.5 * (losses["info_loss"].item() + shift))
 
 
 def small_args(**changes):
