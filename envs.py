@@ -302,7 +302,8 @@ class Adroit(Task):
         return self._end(self._observation(obs), self._success(obs))
 
     def _hammer_obs(self) -> np.ndarray:
-        """The package's 46 numbers without its conversion of rotations, which takes a tenth of a decision."""
+        """The package's 46 numbers without its conversion of rotations, which takes a tenth of a decision. The angles
+        differ from the package's in a gimbal lock only."""
         sim, data = self.sim, self.data
         m = data.xmat[sim.obj_body_id].tolist()  # the hammer's rotation, row by row
         euler = -math.atan2(m[5], m[8]), math.atan2(m[2], math.hypot(m[5], m[8])), -math.atan2(m[1], m[0])
