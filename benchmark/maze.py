@@ -36,10 +36,13 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
 
 
 def read(path, *keys):
-    """{values of `keys`: [(step, coverage)]} of a CSV; empty if there is none."""
+    """{values of `keys`: [(step, coverage)]} of a CSV; empty if there is none. Exits if two runs have one name."""
     curves = defaultdict(list)
     for row in csv.DictReader(open(path)) if path.exists() else ():
-        curves[tuple(row[key] for key in keys)].append((int(float(row["step"])), float(row["coverage"])))
+        name, step = tuple(row[key] for key in keys), float(row["step"])
+        if name in curves and step <= curves[name][-1][0]:
+            sys.exit(f"{path}: step {step:g} of {', '.join(name)} comes after {curves[name][-1][0]:g}: two runs mixed?")
+        curves[name].append((step, float(row["coverage"])))
     return curves
 
 
@@ -53,12 +56,12 @@ def collect(run_dirs):
         args = json.loads((run_dir / "args.json").read_text())
         steps, coverage = np.load(run_dir / "maze.npz")["coverage"].T
         grid = np.arange(EVERY, steps[-1] + 1, EVERY)  # ends early where the run diverged
-        curves[args["exp_name"], str(args["seed"])] = [*zip(grid.astype(int), np.interp(grid, steps, coverage))]
+        curves[args["exp_name"], str(args["seed"])] = [*zip(grid, np.interp(grid, steps, coverage))]
     with open(RESULTS / "maze.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("method", "seed", "step", "coverage"))
         for method, seed in sorted(curves):
-            writer.writerows((method, seed, n, round(share, 4)) for n, share in curves[method, seed])
+            writer.writerows((method, seed, int(n), round(share, 4)) for n, share in curves[method, seed])
 
 
 def draw():

@@ -3,6 +3,8 @@
 import inspect
 import json
 import math
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import imageio
@@ -347,3 +349,14 @@ def test_bad_input_as_typed(tmp_path):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and names in err and len(err.splitlines()) == 1 and not out
     assert not list(tmp_path.iterdir())
+
+
+def test_results_hold_one_run_under_each_name(tmp_path):
+    """Steps rise and coverage never falls in the committed curves; two runs mixed under one name are refused."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmark"))
+    from maze import RESULTS, read
+    for curve in read(RESULTS / "maze.csv", "method", "seed").values():
+        assert (np.diff(np.array(curve), axis=0) >= [[1, 0]]).all()
+    (tmp_path / "mixed.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nours,1,5000,0.3\n")
+    with pytest.raises(SystemExit, match="two runs"):
+        read(tmp_path / "mixed.csv", "method", "seed")
