@@ -1,7 +1,7 @@
 """Collect runs of rpg_maze.py in benchmark/results/maze.csv, and draw Fig. 8 from it, the paper's curves beside ours.
 
     python benchmark/maze.py runs/maze__*                      # add these runs, draw benchmark/results/maze.png
-    python benchmark/maze.py                                   # only draw
+    python benchmark/maze.py                                   # only draw, and print the README's table
     python benchmark/maze.py --beside RUN_DIR RUN_DIR          # two runs' figures in one, benchmark/results/maze_runs.png
 
 Columns of maze.csv: method (the run's --exp-name, see maze.sh), seed, step, coverage. A run replaces the rows of an
@@ -28,7 +28,7 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
                     "beta-0.05": "beta=0.05"},
     "Fig. 8 C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
     "Fig. 8 D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer",
-                      "no-normalisation": None},
+                      "no-buffer": None, "no-normalisation": None},
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
     "ours alone: the baseline; lr-3e-4 has none either": dict.fromkeys(
         ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")),
@@ -82,8 +82,8 @@ def draw():
                     if length < max(lengths):
                         axis.plot(*run[:, -1], "x", color=colour)
             if name:
-                label = None if runs else f"{method} (paper)"
-                axis.plot(*np.array(paper[title.split(":")[0][-1], name]).T, "--", color=colour, linewidth=1.3, label=label)
+                curve, label = np.array(paper[title.split(":")[0][-1], name]), None if runs else f"{method} (paper)"
+                axis.plot(*curve.T, "--", color=colour, linewidth=1.3, label=label)
         axis.set(title=title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
@@ -91,6 +91,26 @@ def draw():
     for axis in axes[:, 0]:
         axis.set_ylabel("coverage")
     figure.savefig(RESULTS / "maze.png", dpi=110)
+
+
+def table():
+    """Print a row of Markdown for every curve of Fig. 8: coverage at some steps, every seed's that got there, and the
+    paper's, whose curves end at 240 000 steps."""
+    ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
+    print("| curve | at 100 000 steps, by seed | mean | paper | at 250 000 | mean | paper |\n" + "|---" * 7 + "|")
+    shown = {}
+    for title, methods in PANELS.items():
+        for method, name in methods.items():
+            shown.setdefault(method, paper.get((title.split(":")[0][-1], name)))
+    for method, curve in shown.items():
+        cells = []
+        for step in (100_000, 250_000):
+            seeds = {seed: dict(run).get(step) for (key, seed), run in sorted(ours.items()) if key == method}
+            reached = [share for share in seeds.values() if share is not None]
+            cells.append(" ".join("–" if share is None else f"{share:.2f}" for share in seeds.values()))
+            cells.append(f"{np.mean(reached):.2f}" if reached else "")
+            cells.append(f"{np.interp(step, *np.array(curve).T):.2f}" if curve else "")
+        print(f"| {method} | {' | '.join(cells)} |")
 
 
 def beside(run_dirs):
@@ -112,3 +132,4 @@ if __name__ == "__main__":
         if sys.argv[1:]:
             collect(sys.argv[1:])
         draw()
+        table()

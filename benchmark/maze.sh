@@ -14,6 +14,7 @@ for seed in 1 2 3 4 5; do
   for dim in 6 3 1; do echo "--exp-name d-$dim --seed $seed --latent-dim $dim"; done
   echo "--exp-name no-encoding --seed $seed --num-frequencies 0"
   echo "--exp-name small-buffer --seed $seed --rnd-buffer-size 2000"
+  echo "--exp-name no-buffer --seed $seed --rnd-buffer-size 250"
   echo "--exp-name no-normalisation --seed $seed --no-rnd-normalize"
   for policy in gmm flow cem; do echo "--exp-name $policy --seed $seed --latent none --policy $policy"; done
 done
