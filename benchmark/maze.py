@@ -98,14 +98,14 @@ def table():
     paper's, whose curves end at 240 000 steps."""
     ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
     print("| curve | at 100 000 steps, by seed | mean | paper | at 250 000 | mean | paper |\n" + "|---" * 7 + "|")
-    shown = {}
+    shown, by_seed = {}, sorted(ours.items(), key=lambda item: int(item[0][1]))
     for title, methods in PANELS.items():
         for method, name in methods.items():
             shown.setdefault(method, paper.get((title.split(":")[0][-1], name)))
     for method, curve in shown.items():
         cells = []
         for step in (100_000, 250_000):
-            seeds = {seed: dict(run).get(step) for (key, seed), run in sorted(ours.items()) if key == method}
+            seeds = {seed: dict(run).get(step) for (key, seed), run in by_seed if key == method}
             reached = [share for share in seeds.values() if share is not None]
             cells.append(" ".join("–" if share is None else f"{share:.2f}" for share in seeds.values()))
             cells.append(f"{np.mean(reached):.2f}" if reached else "")
