@@ -64,14 +64,13 @@ def collect(run_dirs):
             writer.writerows((method, seed, int(n), round(share, 4)) for n, share in curves[method, seed])
 
 
-def draw():
-    """maze.png: the panels of Fig. 8 and one for our own choices; ours solid (thick: the mean, as far as all seeds go;
-    thin: each seed, a cross where one ended before the longest), the paper's dashed."""
-    ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
+def draw(ours, paper):
+    """maze.png, from curves as `read` gives them: the panels of Fig. 8 and one for our own choices; ours solid (thick:
+    the mean, as far as all seeds go; thin: each seed, a cross where one ended before the longest), the paper's dashed."""
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
     for axis, (title, methods) in zip(axes.flat, PANELS.items()):
         for colour, (method, name) in zip(plt.cm.tab10.colors, methods.items()):
-            runs = [np.array(curve).T for (key, _), curve in sorted(ours.items()) if key == method]
+            runs = [np.array(curve).T for (key, _), curve in ours.items() if key == method]
             for run in runs:
                 axis.plot(*run, color=colour, linewidth=0.7, alpha=0.4)
             if runs:
@@ -93,19 +92,18 @@ def draw():
     figure.savefig(RESULTS / "maze.png", dpi=110)
 
 
-def table():
+def table(ours, paper):
     """Print a row of Markdown for every curve of Fig. 8: coverage at some steps, every seed's that got there, and the
     paper's, whose curves end at 240 000 steps."""
-    ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
     print("| curve | at 100 000 steps, by seed | mean | paper | at 250 000 | mean | paper |\n" + "|---" * 7 + "|")
-    shown, by_seed = {}, sorted(ours.items(), key=lambda item: int(item[0][1]))
+    shown = {}
     for title, methods in PANELS.items():
         for method, name in methods.items():
             shown.setdefault(method, paper.get((title.split(":")[0][-1], name)))
     for method, curve in shown.items():
         cells = []
         for step in (100_000, 250_000):
-            seeds = {seed: dict(run).get(step) for (key, seed), run in by_seed if key == method}
+            seeds = {seed: dict(run).get(step) for (key, seed), run in ours.items() if key == method}
             reached = [share for share in seeds.values() if share is not None]
             cells.append(" ".join("–" if share is None else f"{share:.2f}" for share in seeds.values()))
             cells.append(f"{np.mean(reached):.2f}" if reached else "")
@@ -131,5 +129,7 @@ if __name__ == "__main__":
     else:
         if sys.argv[1:]:
             collect(sys.argv[1:])
-        draw()
-        table()
+        ours, paper = read(RESULTS / "maze.csv", "method", "seed"), read(RESULTS / "paper_maze.csv", "panel", "method")
+        ours = dict(sorted(ours.items(), key=lambda item: int(item[0][1])))
+        draw(ours, paper)
+        table(ours, paper)
