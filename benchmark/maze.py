@@ -12,6 +12,7 @@ import csv
 import json
 import sys
 from collections import defaultdict
+from itertools import permutations
 from pathlib import Path
 
 import matplotlib
@@ -105,10 +106,26 @@ def table(ours, paper):
         for step in (100_000, 250_000):
             seeds = {seed: dict(run).get(step) for (key, seed), run in ours.items() if key == method}
             reached = [share for share in seeds.values() if share is not None]
-            cells.append(" ".join("–" if share is None else f"{share:.2f}" for share in seeds.values()))
+            row = " ".join("–" if share is None else f"{share:.2f}" for share in seeds.values())
+            cells.append(row if reached else "")
             cells.append(f"{np.mean(reached):.2f}" if reached else "")
             cells.append(f"{np.interp(step, *np.array(curve).T):.2f}" if curve else "")
         print(f"| {method} | {' | '.join(cells)} |")
+
+
+def order(ours, paper):
+    """Print, for every two curves of a panel of Fig. 8 whose last points are more than 0.1 apart in the paper, the better
+    one there first, our means at the last step that all their seeds reached."""
+    print("\n| the paper's order | paper, at its end | ours | at step | holds |\n" + "|---" * 5 + "|")
+    for title, methods in PANELS.items():
+        end = {method: paper[title.split(":")[0][-1], name][-1][1] for method, name in methods.items() if name}
+        for better, worse in permutations(end, 2):
+            if end[better] - end[worse] > 0.1:
+                runs = [[dict(run) for (key, _), run in ours.items() if key == method] for method in (better, worse)]
+                step = min((max(run) for run in sum(runs, [])), default=0)
+                means = [np.mean([run[step] for run in group]) if group and step else np.nan for group in runs]
+                print(f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {means[0]:.2f}, {means[1]:.2f} "
+                      f"({len(runs[0])}, {len(runs[1])} seeds) | {step:,.0f} | {'yes' if means[0] > means[1] else 'no'} |")
 
 
 def beside(run_dirs):
@@ -133,3 +150,4 @@ if __name__ == "__main__":
         ours = dict(sorted(ours.items(), key=lambda item: int(item[0][1])))
         draw(ours, paper)
         table(ours, paper)
+        order(ours, paper)
