@@ -1,7 +1,7 @@
 """Collect runs of rpg_maze.py in benchmark/results/maze.csv, and draw Fig. 8 from it, the paper's curves beside ours.
 
     python benchmark/maze.py runs/maze__*                      # add these runs, draw benchmark/results/maze.png
-    python benchmark/maze.py                                   # only draw, and print the README's table
+    python benchmark/maze.py                                   # only draw; prints the README's table, the order
     python benchmark/maze.py --beside RUN_DIR RUN_DIR          # two runs' figures in one, benchmark/results/maze_runs.png
 
 Columns of maze.csv: method (the run's --exp-name, see maze.sh), seed, step, coverage. A run replaces the rows of an
@@ -114,18 +114,20 @@ def table(ours, paper):
 
 
 def order(ours, paper):
-    """Print, for every two curves of a panel of Fig. 8 whose last points are more than 0.1 apart in the paper, the better
-    one there first, our means at the last step that all their seeds reached."""
+    """Print, for every two curves of a panel of Fig. 8 that end more than 0.1 apart in the paper, the better one first,
+    our means at the last step that all their seeds reached."""
     print("\n| the paper's order | paper, at its end | ours | at step | holds |\n" + "|---" * 5 + "|")
+    runs = defaultdict(list)
+    for (method, _), curve in ours.items():
+        runs[method].append(dict(curve))
     for title, methods in PANELS.items():
         end = {method: paper[title.split(":")[0][-1], name][-1][1] for method, name in methods.items() if name}
-        for better, worse in permutations(end, 2):
+        for better, worse in permutations([method for method in end if method in runs], 2):
             if end[better] - end[worse] > 0.1:
-                runs = [[dict(run) for (key, _), run in ours.items() if key == method] for method in (better, worse)]
-                step = min((max(run) for run in sum(runs, [])), default=0)
-                means = [np.mean([run[step] for run in group]) if group and step else np.nan for group in runs]
-                print(f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {means[0]:.2f}, {means[1]:.2f} "
-                      f"({len(runs[0])}, {len(runs[1])} seeds) | {step:,.0f} | {'yes' if means[0] > means[1] else 'no'} |")
+                step = min(max(run) for run in runs[better] + runs[worse])
+                a, b = (np.mean([run[step] for run in runs[method]]) for method in (better, worse))
+                print(f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {a:.2f}, {b:.2f} ({len(runs[better])}, "
+                      f"{len(runs[worse])} seeds) | {step:,.0f} | {'yes' if a > b else 'no'} |")
 
 
 def beside(run_dirs):
