@@ -802,8 +802,9 @@ def maze_move(position: np.ndarray, action: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):  # a step along the wall never meets it
             meets = (place - position[..., axis, None]) / step[..., axis, None]  # (..., W)
             other = position[..., 1 - axis, None] + meets * step[..., 1 - axis, None]
-            blocked = (0 <= meets) & (meets <= 1) & (low <= other) & (other <= high)
-            stops = np.where(blocked, meets - MAZE_MARGIN / np.abs(step[..., axis, None]), 1.0)
+            margin = MAZE_MARGIN / np.abs(step[..., axis, None])  # as a share of the step
+            blocked = (0 <= meets) & (meets <= 1 + margin) & (low <= other) & (other <= high)
+            stops = np.where(blocked, meets - margin, 1.0)
         share = np.minimum(share, stops.min(-1))
     return position + np.maximum(share, 0)[..., None] * step
 

@@ -72,6 +72,19 @@ def test_no_path_leaves_the_maze_or_passes_a_wall():
     assert steps == 100_000
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_no_move_ends_on_a_wall(axis, side):
+    """A whole step towards the outer wall from a quarter before it, or an ulp more or less: it stops the margin away."""
+    for share in (1.0, np.nextafter(1, 0), np.nextafter(1, 2), np.nextafter(np.float32(1), np.float32(0))):
+        for start in (4.75, np.nextafter(4.75, 0), np.nextafter(4.75, 5)):
+            position, action = np.array([0.5, 0.5]), np.zeros(2)
+            position[axis], action[axis] = side * start, side * share
+            moved = envs.maze_move(position, action)
+            assert moved[1 - axis] == 0.5 and 5 - 1.1e-6 < side * moved[axis] < 5 - 0.9e-6
+            assert abs(envs.maze_move(moved, -action)[axis]) < 4.8  # it is not stuck there
+
+
 def test_all_cells_are_reached_through_the_passages_alone():
     """From cell to cell through the middle of a side where no wall is; those are the sides that maze_move lets by."""
     reached, front = {(2, 2)}, [(2, 2)]
