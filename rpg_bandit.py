@@ -6,9 +6,10 @@ Optimization, ICML 2023. The variational bound (Eq. 2) alone, on the 1-D continu
 
 There is no state, and a trajectory τ is one action a. RPG draws z ~ π(z), then a ~ π(a|z), and climbs
 
-    E[ R(a)/T + β log p(z|a) − log π(z) − log π(a|z) ]                         (Eq. 2, whose log p(τ) is constant)
+    E[ R(a)/T + β log p(z|a) − log π(z) − log π(a|z) ]              (Eq. 2, whose log p(τ) is constant and whose β is 1)
 
 by the reparameterised gradient through R, p(z|a) and π(a|z), and by the score-function gradient of π(z). T falls.
+β, which the paper adds in Sec. 4.3, is 2 by default: at --beta 1 most seeds end on the low mode (see README).
 """
 import json
 import math
@@ -41,7 +42,7 @@ class Args:
     temperature_end: float = 0.03  # ... to this at the last
     latent: Literal["gaussian", "categorical"] = "categorical"  # z; a Gaussian ends in the local mode (see README)
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
-    beta: float = 2.0  # β, weight of log p(z|a). 1 in Eq. 2; at 1 a z without effect on a is as good a bound as any
+    beta: float = 2.0  # β, weight of log p(z|a): 1 in Eq. 2, a bound that doesn't gain by a z with an effect on a
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|a) (paper Table 1)
 
 
@@ -58,9 +59,9 @@ def refuse(message, code=2):
 def check_args(args, given):
     """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
     for name, value in vars(args).items():
-        least = {"seed": 0, "beta": 0, "batch_size": 2}.get(name, 1e-9)  # one draw of z would have no baseline
-        if type(value) in (int, float) and not least <= value < 2**31:
-            refuse(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        least = {"seed": 0, "beta": 0, "batch_size": 2}.get(name, 1 if type(value) is int else 1e-9)
+        if type(value) in (int, float) and not least <= value < 2**31:  # (one draw of z would have no baseline)
+            refuse(f"--{name.replace('_', '-')} {value}: must be at least {least} and below 2**31")
     if args.temperature_end > args.temperature_start:
         refuse("--temperature-end must not be above --temperature-start")
     idle = {"rpg": {"reparameterized"}, "gaussian": {"hidden_dim", "latent", "latent_dim", "beta", "posterior_std"}}
@@ -142,9 +143,9 @@ def plot(snapshots, mean_rewards, path, args):
     figure = Figure(figsize=(3.2 * len(snapshots) + 3.2, 2.9), layout="constrained")
     axes, x = figure.subplots(1, len(snapshots) + 1), torch.linspace(-1, 1, 801)
     groups = {"gaussian": 1, "rpg": args.latent_dim if args.latent == "categorical" else 12}[args.method]
-    colours = colormaps["turbo"](torch.linspace(0.05, 0.95, groups))
+    colours = colormaps["turbo"](torch.linspace(0.05, 0.95, groups).numpy())
     for axis, (iteration, a, z) in zip(axes, snapshots):
-        group = z.argmax(-1) if groups == z.shape[1] else z[:, 0].argsort().argsort() * 12 // len(z)
+        group = z.argmax(-1) if args.latent == "categorical" else z[:, 0].argsort().argsort() * 12 // len(z)
         parts = [a[group == i].numpy() for i in range(groups)]
         axis.hist(parts, bins=80, range=(-1, 1), density=True, stacked=True, color=colours)
         axis.plot(x, reward(x), color="black", linewidth=1.5)
@@ -161,18 +162,18 @@ if __name__ == "__main__":
     given = {word[2:].split("=")[0].replace("-", "_").removeprefix("no_") for word in sys.argv[1:] if word[:2] == "--"}
     check_args(args, given)
     run_dir = Path("runs", f"bandit-{args.method}__{args.exp_name}__{args.seed}__{int(time.time())}")
-    try:
-        run_dir.mkdir(parents=True)
-    except OSError as error:
-        refuse(error)
-    (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
-    writer = SummaryWriter(run_dir)
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the networks are tiny
     torch.distributions.Distribution.set_default_validate_args(False)  # for speed
 
-    agent = Agent(args)
+    try:
+        agent = Agent(args)
+        run_dir.mkdir(parents=True)
+    except (OSError, RuntimeError) as error:  # an unwritable directory, sizes beyond the memory
+        refuse(error)
+    (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+    writer = SummaryWriter(run_dir)
     optimizer = torch.optim.Adam(agent.parameters(), args.learning_rate)
     start_time, snapshots, mean_rewards = time.time(), [], []
     for iteration in range(args.iterations + 1):

@@ -170,6 +170,24 @@ def test_variants_run_and_draw(tmp_path, flags):
     assert imageio.v3.imread(tmp_path / json.loads(out)["run_dir"] / "bandit.png").std() > 20
 
 
+def test_colours_follow_z(monkeypatch, tmp_path):
+    """One part of the histogram for each category, or for each twelfth of a Gaussian z by its first dimension."""
+    from matplotlib.axes import Axes
+    drawn, hist = [], Axes.hist
+    monkeypatch.setattr(Axes, "hist", lambda axis, parts, **rest: (drawn.append(parts), hist(axis, parts, **rest)))
+    torch.manual_seed(0)
+    z = torch.randn(1200, 12)
+    a = z[:, 0].clamp(-4, 4) / 4  # an action that gives z away
+    bandit.plot([(0, a, z)], [0.5], tmp_path / "gaussian.png", bandit.Args(latent="gaussian"))
+    one_hot = torch.eye(12)[torch.randint(12, (1200,))]
+    bandit.plot([(0, one_hot.argmax(-1) / 12, one_hot)], [0.5], tmp_path / "categorical.png", bandit.Args())
+    bandit.plot([(0, a, torch.ones(1200, 1))], [0.5], tmp_path / "none.png", bandit.Args(method="gaussian"))
+    gaussian, categorical, none = drawn
+    assert [len(part) for part in gaussian] == [100] * 12 and [len(part) for part in none] == [1200]
+    assert all(low.max() <= high.min() for low, high in zip(gaussian, gaussian[1:]))
+    assert all((part == np.float32(i / 12)).all() and len(part) for i, part in enumerate(categorical))
+
+
 def test_numerical_trouble_is_reported(tmp_path):
     code, out, err = run(tmp_path, "--temperature-start", "1e-9", "--temperature-end", "1e-9", "--beta", "2e9",
                          "--learning-rate", "2e9", "--hidden-dim", "512", "--iterations", "200")
@@ -183,8 +201,8 @@ def test_seed_decides_everything(tmp_path):
 
 
 @pytest.mark.parametrize("flags, names", [
-    (dict(iterations=0), "--iterations 0"), (dict(seed=10**20), "--seed"), (dict(learning_rate=1e38), "--learning-rate"),
-    (dict(batch_size=1), "--batch-size 1: must be at least 2"), (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"),
+    (dict(iterations=0), "--iterations 0: must be at least 1 "), (dict(seed=10**20), "below 2**31"), (dict(learning_rate=1e38), "--learning-rate"),
+    (dict(batch_size=1), "--batch-size 1: must be at least 2 "), (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"),
     (dict(learning_rate=math.nan), "--learning-rate"), (dict(latent_dim=0), "--latent-dim"),
     (dict(temperature_end=9.0), "--temperature-end"), (dict(reparameterized=True), "--reparameterized"),
     (dict(method="gaussian", latent="gaussian"), "--latent"), (dict(method="gaussian", hidden_dim=8), "--hidden-dim"),
@@ -200,6 +218,8 @@ def test_bad_input_as_typed(tmp_path):
     for flags in ("--posterior-std 0.1", "--method=gaussian --beta=1", "--no-reparameterized"):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and "no effect" in err and len(err.splitlines()) == 1 and not out
+    code, out, err = run(tmp_path, "--hidden-dim", 2**30)
+    assert code == 2 and "memory" in err and len(err.splitlines()) == 1 and not list(tmp_path.iterdir())
     (tmp_path / "runs").write_text("a file where the directory should go")
     code, out, err = run(tmp_path)
     assert code == 2 and "runs" in err and len(err.splitlines()) == 1
