@@ -526,8 +526,10 @@ if __name__ == "__main__":
         try:
             saved = json.loads((run_dir / "args.json").read_text())
             args = tyro.cli(Args, default=Args(**saved | {"env_options": tuple(saved["env_options"])}))
+            if saved.keys() != vars(args).keys():  # another version's: the missing ones would be today's defaults
+                raise KeyError
         except (OSError, ValueError, KeyError, TypeError):
-            refuse(f"--resume {run_dir}: not the directory of a run (no args.json of this script)")
+            refuse(f"--resume {run_dir}: not the directory of a run (no args.json with just this script's flags)")
         for name in sorted(given - CHANGEABLE):  # the other flags define the run
             if json.dumps(getattr(args, name)) != json.dumps(saved[name]):
                 refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
@@ -550,12 +552,12 @@ if __name__ == "__main__":
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
         envs = make_vector_env(args.env_id, args.num_envs, args.seed, args.async_envs, args.env_options)
         replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
+        agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
         if args.resume is None:
             run_dir = Path("runs", f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}".replace("/", "-"))
             run_dir.mkdir(parents=True)
-    except (ValueError, OSError, RuntimeError) as error:  # bad ids, an unwritable directory, too large a replay
+    except (ValueError, OSError, RuntimeError) as error:  # bad ids, an unwritable directory, too little memory
         refuse(error)
-    agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
 
     @torch.no_grad()
     def evaluate():

@@ -123,6 +123,7 @@ def check_args(args, given):
         (args.goal is None and given & {"reward_scale"}, "no --goal"),
         (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std", "z_baseline"}, "--latent none"),
         (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
+        (args.beta == 0 and given & {"z_baseline"}, "--beta 0"),
         (args.rnd_coef == 0 and given & {"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0"),
     ):
         if wrong:
@@ -597,8 +598,10 @@ if __name__ == "__main__":
         try:
             saved = json.loads((run_dir / "args.json").read_text())
             args = tyro.cli(Args, default=Args(**saved))
+            if saved.keys() != vars(args).keys():  # another version's: the missing ones would be today's defaults
+                raise KeyError
         except (OSError, ValueError, KeyError, TypeError):
-            refuse(f"--resume {run_dir}: not the directory of a run (no args.json of this script)")
+            refuse(f"--resume {run_dir}: not the directory of a run (no args.json with just this script's flags)")
         for name in sorted(given - CHANGEABLE):  # the other flags define the run
             if getattr(args, name) != saved[name]:
                 refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
@@ -619,12 +622,12 @@ if __name__ == "__main__":
         options = [] if args.goal is None else [f"goal={args.goal}"]
         envs = make_vector_env("maze", args.num_envs, args.seed, options=options)
         replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
+        agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
         if args.resume is None:
             run_dir = Path("runs", f"maze__{args.exp_name}__{args.seed}__{int(time.time())}")
             run_dir.mkdir(parents=True)
-    except (ValueError, OSError, RuntimeError) as error:  # a cell that isn't there, an unwritable directory
+    except (ValueError, OSError, RuntimeError) as error:  # no such cell, an unwritable directory, too little memory
         refuse(error)
-    agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
 
     @torch.no_grad()
     def act(obs, z):

@@ -218,7 +218,7 @@ def test_bad_input_as_typed(tmp_path):
     for flags in ("--posterior-std 0.1", "--method=gaussian --beta=1", "--no-reparameterized"):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and "no effect" in err and len(err.splitlines()) == 1 and not out
-    code, out, err = run(tmp_path, "--hidden-dim", 2**30)
+    code, out, err = run(tmp_path, "--hidden-dim", 6_000_000)
     assert code == 2 and "memory" in err and len(err.splitlines()) == 1 and not list(tmp_path.iterdir())
     (tmp_path / "runs").write_text("a file where the directory should go")
     code, out, err = run(tmp_path)

@@ -296,6 +296,12 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
         np.testing.assert_array_equal(a[key], b[key])
     _, out, _ = run(tmp_path, "--resume", halves, "--total-timesteps", 600)
     assert "no steps" in out and json.loads(out.splitlines()[-1])["global_step"] == 600
+    saved = json.loads((halves / "args.json").read_text())
+    saved.pop("z_baseline")  # as a version without this flag would have written it
+    (halves / "args.json").write_text(json.dumps(saved))
+    code, _, err = run(tmp_path, "--resume", halves, "--total-timesteps", 700)
+    assert code == 2 and "args.json" in err and len(err.splitlines()) == 1
+    assert json.loads((halves / "args.json").read_text()) == saved
 
 
 @pytest.mark.parametrize("flags", [
@@ -339,7 +345,7 @@ def test_latents():
 @pytest.mark.parametrize("flags, names", [
     (dict(horizon=0), "--horizon"), (dict(batch_size=5000), "--batch-size"), (dict(gamma=1.5), "--gamma"),
     (dict(latent="none", beta=0.1), "--beta"), (dict(latent="categorical", posterior_std=1.0), "--posterior-std"),
-    (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(reward_scale=1.0), "--reward-scale"),
+    (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(beta=0.0, z_baseline=False), "--z-baseline"), (dict(reward_scale=1.0), "--reward-scale"),
     (dict(learning_starts=64, num_envs=50), "--learning-starts"), (dict(buffer_size=999), "--buffer-size"),
 ])
 def test_bad_flags(capsys, flags, names):
@@ -350,8 +356,8 @@ def test_bad_flags(capsys, flags, names):
 
 
 def test_bad_input_as_typed(tmp_path):
-    for flags, names in (("--goal 5,5", "goal=5,5"), ("--resume nowhere", "nowhere"), ("--no-rnd-normalize --rnd-coef 0",
-                                                                                      "--rnd-normalize")):
+    for flags, names in (("--goal 5,5", "goal=5,5"), ("--resume nowhere", "nowhere"), ("--hidden-dim 6000000", "memory"),
+                         ("--no-rnd-normalize --rnd-coef 0", "--rnd-normalize")):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and names in err and len(err.splitlines()) == 1 and not out
     assert not list(tmp_path.iterdir())
@@ -376,7 +382,13 @@ def test_order_compares_means_at_the_last_common_step(capsys, benchmark_path):
             ("none", "2"): [(5.0, 0.1)]}  # the last common step is 5, where none's mean is 0.3
     order(ours, paper)
     _, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert rows == ["| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |"]
+    assert rows == ["| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |", "", "0 of 1 in the paper's order"]
+    paper = flat | {("D", "No buffer"): [(0.0, 0.0), (240e3, 0.38)]}
+    order(ours | {("small-buffer", "1"): [(5.0, 0.1)], ("no-buffer", "1"): [(5.0, 0.3)]}, paper)
+    _, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:2]] == [("| ours > small-buffer", "yes |"),
+                                                                                 ("| ours > no-buffer", "no |")]
+    assert rows[-1] == "1 of 2 in the paper's order"
 
 
 def test_maze_bonus_by_loops(learned, benchmark_path):

@@ -257,6 +257,7 @@ def test_metaworld_smoke(tmp_path):
     (["--env-id", "Pendulum-v1", "--num-frequencies", "3"], "--num-frequencies"),
     (["--seed", "99999999999999999999"], "--seed"), (["--resume", ""], "--resume"),
     (["--env-id", "Pendulum-v1", "--buffer-size", "1000000000000000"], "memory"),
+    (["--env-id", "Pendulum-v1", "--hidden-dim", "6000000"], "memory"),
     (["--horizon", "0"], "--horizon 0"), (["--latent", "none", "--latent-dim", "6"], "--latent-dim"),
     (["--batch-size", "4096"], "--learning-starts"), (["--resume", "nowhere"], "nowhere"), (["--track"], "wandb"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
