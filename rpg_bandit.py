@@ -42,7 +42,7 @@ class Args:
     temperature_end: float = 0.03  # ... to this at the last
     latent: Literal["gaussian", "categorical"] = "categorical"  # z; a Gaussian ends in the local mode (see README)
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
-    beta: float = 2.0  # β, weight of log p(z|a): 1 in Eq. 2, a bound that doesn't gain by a z with an effect on a
+    beta: float = 2.0  # β, weight of log p(z|a): 1 in Eq. 2, which pays nothing for a z that a depends on
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|a) (paper Table 1)
 
 

@@ -29,7 +29,7 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
                     "beta-0.05": "beta=0.05"},
     "Fig. 8 C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
     "Fig. 8 D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer",
-                      "no-buffer": None, "no-normalisation": None},
+                      "no-buffer": "No buffer", "no-normalisation": None},  # whose size the paper doesn't give
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
     "ours, not in the paper: with and without baseline": dict.fromkeys(
         ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")),
@@ -123,8 +123,7 @@ def order(ours, paper):
         runs[method].append(dict(curve))
     holds = {}  # pair -> bool; one pair is in two panels
     for title, methods in PANELS.items():
-        names = methods | ({"no-buffer": "No buffer"} if "no-buffer" in methods else {})
-        end = {method: paper[title.split(":")[0][-1], name][-1][1] for method, name in names.items() if name}
+        end = {method: paper[title.split(":")[0][-1], name][-1][1] for method, name in methods.items() if name}
         for better, worse in permutations([method for method in end if method in runs], 2):
             if end[better] - end[worse] > 0.1 and (better, worse) not in holds:
                 step = min(max(run) for run in runs[better] + runs[worse])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The runs behind benchmark/results/maze.csv (the ablations there ended at --total-timesteps 100000, which this file
-# leaves at 250 000): every curve of Fig. 8, five seeds each, one thread and 15 to 25
-# minutes each on a free core, two at a time on two cores. Those first that matter most. Then:
+# Every curve of Fig. 8, five seeds each, one thread and 15 to 25 minutes each on a free core, two at a time on two cores.
+# Those first that matter most. (In benchmark/results/maze.csv the ablations have four seeds, with --total-timesteps
+# 100000.) Then:
 #   python benchmark/maze.py runs/maze__*                 # adds the runs to maze.csv and draws maze.png
 export OMP_NUM_THREADS=1
 {

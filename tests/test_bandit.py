@@ -201,9 +201,9 @@ def test_seed_decides_everything(tmp_path):
 
 
 @pytest.mark.parametrize("flags, names", [
-    (dict(iterations=0), "--iterations 0: must be at least 1 "), (dict(seed=10**20), "below 2**31"), (dict(learning_rate=1e38), "--learning-rate"),
-    (dict(batch_size=1), "--batch-size 1: must be at least 2 "), (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"),
-    (dict(learning_rate=math.nan), "--learning-rate"), (dict(latent_dim=0), "--latent-dim"),
+    (dict(iterations=0), "--iterations 0: must be at least 1 "), (dict(seed=10**20), "below 2**31"),
+    (dict(learning_rate=1e38), "--learning-rate"), (dict(batch_size=1), "--batch-size 1: must be at least 2 "),
+    (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"), (dict(learning_rate=math.nan), "--learning-rate"), (dict(latent_dim=0), "--latent-dim"),
     (dict(temperature_end=9.0), "--temperature-end"), (dict(reparameterized=True), "--reparameterized"),
     (dict(method="gaussian", latent="gaussian"), "--latent"), (dict(method="gaussian", hidden_dim=8), "--hidden-dim"),
 ])

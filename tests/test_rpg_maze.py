@@ -345,7 +345,8 @@ def test_latents():
 @pytest.mark.parametrize("flags, names", [
     (dict(horizon=0), "--horizon"), (dict(batch_size=5000), "--batch-size"), (dict(gamma=1.5), "--gamma"),
     (dict(latent="none", beta=0.1), "--beta"), (dict(latent="categorical", posterior_std=1.0), "--posterior-std"),
-    (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(beta=0.0, z_baseline=False), "--z-baseline"), (dict(reward_scale=1.0), "--reward-scale"),
+    (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(beta=0.0, z_baseline=False), "--z-baseline"),
+    (dict(reward_scale=1.0), "--reward-scale"),
     (dict(learning_starts=64, num_envs=50), "--learning-starts"), (dict(buffer_size=999), "--buffer-size"),
 ])
 def test_bad_flags(capsys, flags, names):
