@@ -27,8 +27,9 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Sequence
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -307,9 +308,17 @@ class Adroit(Task):
         sim, data = self.sim, self.data
         m = data.xmat[sim.obj_body_id].tolist()  # the hammer's rotation, row by row
         euler = -math.atan2(m[5], m[8]), math.atan2(m[2], math.hypot(m[5], m[8])), -math.atan2(m[1], m[0])
-        return np.concatenate((data.qpos[:-6], data.qvel[-6:].clip(-1, 1), data.site_xpos[sim.S_grasp_site_id],
-                               data.xpos[sim.obj_body_id], euler, data.site_xpos[sim.target_obj_site_id],
-                               data.sensor("S_nail").data.clip(-1, 1)))
+        return np.concatenate(
+            (
+                data.qpos[:-6],
+                data.qvel[-6:].clip(-1, 1),
+                data.site_xpos[sim.S_grasp_site_id],
+                data.xpos[sim.obj_body_id],
+                euler,
+                data.site_xpos[sim.target_obj_site_id],
+                data.sensor("S_nail").data.clip(-1, 1),
+            )
+        )
 
     def _observation(self, obs: np.ndarray) -> np.ndarray:
         if self.task == "door":
@@ -803,7 +812,7 @@ def maze_move(position: np.ndarray, action: np.ndarray) -> np.ndarray:
             meets = (place - position[..., axis, None]) / step[..., axis, None]  # (..., W)
             other = position[..., 1 - axis, None] + meets * step[..., 1 - axis, None]
             margin = MAZE_MARGIN / np.abs(step[..., axis, None])  # as a share of the step
-            blocked = (0 <= meets) & (meets <= 1 + margin) & (low <= other) & (other <= high)
+            blocked = (meets >= 0) & (meets <= 1 + margin) & (low <= other) & (other <= high)
             stops = np.where(blocked, meets - margin, 1.0)
         share = np.minimum(share, stops.min(-1))
     return position + np.maximum(share, 0)[..., None] * step

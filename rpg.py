@@ -13,6 +13,7 @@ gradient. The reward is the ELBO's (Sec. 4.3): R/T − α log π(a|s,z) + β log
     z      z       (B, Z)   latent of the policy, constant over an episode; Z = 0 for --latent none
     a      a       (B, A)   action in [-1, 1]
 """
+
 import contextlib
 import copy
 import json
@@ -27,7 +28,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,8 +36,20 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import (SUMMARY, average, finite, keep_freed_memory, make_env, make_vector_env, one_line, refuse,
-                  save_gif, save_summaries, show_progress, state_sizes)
+from envs import (
+    SUMMARY,
+    average,
+    finite,
+    keep_freed_memory,
+    make_env,
+    make_vector_env,
+    one_line,
+    refuse,
+    save_gif,
+    save_summaries,
+    show_progress,
+    state_sizes,
+)
 
 
 @dataclass
@@ -48,12 +61,12 @@ class Args:
     cuda: bool = True  # run on a GPU where there is one
     track: bool = False  # mirror the run to Weights & Biases (pip install wandb)
     wandb_project_name: str = "rpg"  # Weights & Biases: project
-    wandb_entity: Optional[str] = None  # Weights & Biases: team or user
+    wandb_entity: str | None = None  # Weights & Biases: team or user
     capture_video: bool = False  # save a GIF of the first episode of each evaluation
     eval_frequency: int = 50_000  # environment steps between evaluations; 0: none
     eval_episodes: int = 10  # episodes an evaluation: mean action, z ~ π(z|s₁), the same seeds every time
     checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
-    resume: Optional[str] = None  # directory of a run to continue up to --total-timesteps, with its own flags
+    resume: str | None = None  # directory of a run to continue up to --total-timesteps, with its own flags
     # --- environment, replay, schedule
     env_id: str = "metaworld-basketball"  # metaworld-<task>, or any id that gymnasium.make knows (module:Id too)
     env_options: tuple[str, ...] = ()  # switches of the environment, e.g. fixed-ball for metaworld-basketball
@@ -92,7 +105,7 @@ class Args:
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
-    rnd_buffer_size: Optional[int] = None  # newest transitions that RND learns from (Fig. 8D); default: all
+    rnd_buffer_size: int | None = None  # newest transitions that RND learns from (Fig. 8D); default: all
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
     cudagraphs: bool = False  # replay each kind of update as one captured CUDA graph; on a CPU: no effect, and a note
 
@@ -102,15 +115,40 @@ RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bou
 LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
 GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; updates before the clock of the SPS starts
 EVAL_SEED = 2**31  # of the first episode of every evaluation; the next ones follow
-CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video",
-              "cuda", "torch_deterministic", "track", "wandb_project_name", "wandb_entity", "async_envs", "compile",
-              "cudagraphs"}
+CHANGEABLE = {
+    "resume",
+    "total_timesteps",
+    "eval_frequency",
+    "eval_episodes",
+    "checkpoint_frequency",
+    "capture_video",
+    "cuda",
+    "torch_deterministic",
+    "track",
+    "wandb_project_name",
+    "wandb_entity",
+    "async_envs",
+    "compile",
+    "cudagraphs",
+}
 
 
 def check_args(args, given):
     """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
-    may_be_0 = {"seed", "eval_frequency", "checkpoint_frequency", "num_frequencies", "consistency_coef", "reward_coef",
-                "value_coef", "beta", "prior_alpha", "prior_decay_start", "rnd_coef", args.resume and "total_timesteps"}
+    may_be_0 = {
+        "seed",
+        "eval_frequency",
+        "checkpoint_frequency",
+        "num_frequencies",
+        "consistency_coef",
+        "reward_coef",
+        "value_coef",
+        "beta",
+        "prior_alpha",
+        "prior_decay_start",
+        "rnd_coef",
+        args.resume and "total_timesteps",
+    }
     for name, value in vars(args).items():
         if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
             refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
@@ -393,11 +431,21 @@ class Agent(nn.Module):
         self.log_alpha = nn.ParameterList([torch.zeros(())])  # α = args.alpha exp(log α)
         self.register_buffer("prior_alpha", torch.zeros(()), persistent=False)  # α_z
         self.to(device)
-        trained = {"rnd_loss": self.rnd and self.rnd.g, "model_loss": self.model, "policy_loss": self.policy,
-                   "alpha_loss": self.log_alpha, "info_loss": self.posterior, "prior_loss": self.prior}
+        trained = {
+            "rnd_loss": self.rnd and self.rnd.g,
+            "model_loss": self.model,
+            "policy_loss": self.policy,
+            "alpha_loss": self.log_alpha,
+            "info_loss": self.posterior,
+            "prior_loss": self.prior,
+        }
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
-        self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
-                                     capturable=args.cudagraphs and device.type == "cuda")
+        self.adam = torch.optim.Adam(
+            sum(self.trained.values(), []),
+            args.learning_rate,
+            fused=True,
+            capturable=args.cudagraphs and device.type == "cuda",
+        )
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
@@ -423,8 +471,16 @@ class Agent(nn.Module):
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-            v_target = value_estimate(target_model, self.policy, self.posterior, next_s_target.flatten(0, 1),
-                                      z.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
+            v_target = value_estimate(
+                target_model,
+                self.policy,
+                self.posterior,
+                next_s_target.flatten(0, 1),
+                z.flatten(0, 1),
+                0.0,
+                args,
+                twins=2,
+            )[0]  # (2, H * B)
             v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
         h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
         for t in range(args.horizon):
@@ -436,8 +492,12 @@ class Agent(nn.Module):
         reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
         value_loss = (mask * (values - v_target).square().sum(0)).mean()
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
-        return {"model_loss": loss}, logs | {"consistency_loss": consistency_loss, "reward_loss": reward_loss,
-                                             "value_loss": value_loss, "values": values.mean()}
+        return {"model_loss": loss}, logs | {
+            "consistency_loss": consistency_loss,
+            "reward_loss": reward_loss,
+            "value_loss": value_loss,
+            "values": values.mean(),
+        }
 
     def policy_losses(self, obs, z, start_obs):
         """Improve π(a|s,z), α, p(z|s,a) and a learned π(z|s₁) in imagination. Shapes as in Replay.sample_states."""
@@ -615,8 +675,16 @@ if __name__ == "__main__":
         os.replace(run_dir / "args.json.new", run_dir / "args.json")
     if args.track:
         import wandb
-        wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, sync_tensorboard=True, config=vars(args),
-                   name=run_dir.name, id=run_dir.name.replace(":", "-"), resume="allow")
+
+        wandb.init(
+            project=args.wandb_project_name,
+            entity=args.wandb_entity,
+            sync_tensorboard=True,
+            config=vars(args),
+            name=run_dir.name,
+            id=run_dir.name.replace(":", "-"),
+            resume="allow",
+        )
     writer = SummaryWriter(run_dir, purge_step=global_step + 1)
     writer.add_text("hyperparameters", ("\n" + json.dumps(vars(args), indent=2)).replace("\n", "\n    "), global_step)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
@@ -659,8 +727,10 @@ if __name__ == "__main__":
             for key, value in average(recent[-1:]).items():
                 writer.add_scalar(f"charts/{key}", value, global_step)
         over = global_step >= args.total_timesteps or bool(signals)
-        log_due, eval_due, checkpoint_due = (over or f and global_step // f > last_step // f for f in
-                                             (LOG_FREQUENCY, args.eval_frequency, args.checkpoint_frequency))
+        log_due, eval_due, checkpoint_due = (
+            over or f and global_step // f > last_step // f
+            for f in (LOG_FREQUENCY, args.eval_frequency, args.checkpoint_frequency)
+        )
         sps = (global_step - clock[0]) / (time.time() - clock[1])
         if log_due or eval_due or checkpoint_due:
             for key, value in sums.items():
@@ -684,5 +754,17 @@ if __name__ == "__main__":
         print(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")
         recent, sps = evaluate(), 0.0
     envs.close(), eval_env.close(), writer.close()
-    print(json.dumps({"run_dir": str(run_dir), "env_id": args.env_id, "seed": args.seed, "global_step": global_step,
-                      "episodes": episodes, **dict.fromkeys(SUMMARY), **average(recent), "sps": round(sps, 1)}))
+    print(
+        json.dumps(
+            {
+                "run_dir": str(run_dir),
+                "env_id": args.env_id,
+                "seed": args.seed,
+                "global_step": global_step,
+                "episodes": episodes,
+                **dict.fromkeys(SUMMARY),
+                **average(recent),
+                "sps": round(sps, 1),
+            }
+        )
+    )

@@ -11,6 +11,7 @@ There is no state, and a trajectory τ is one action a. RPG draws z ~ π(z), the
 by the reparameterised gradient through R, p(z|a) and π(a|z), and by the score-function gradient of π(z). T falls.
 β, which the paper adds in Sec. 4.3, is 2 by default: at --beta 1 most seeds end on the low mode (see README).
 """
+
 import json
 import math
 import sys
@@ -82,8 +83,13 @@ def reward(a):
 # ALGO LOGIC: distributions
 def mlp(in_dim, hidden_dim, out_dim):
     """A network with two hidden layers (paper App. A), orthogonal weights and zero biases."""
-    net = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ELU(), nn.Linear(hidden_dim, hidden_dim), nn.ELU(),
-                        nn.Linear(hidden_dim, out_dim))
+    net = nn.Sequential(
+        nn.Linear(in_dim, hidden_dim),
+        nn.ELU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ELU(),
+        nn.Linear(hidden_dim, out_dim),
+    )
     for parameter in net.parameters():
         nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
     return net
@@ -185,8 +191,9 @@ if __name__ == "__main__":
         # ALGO LOGIC: one step up the gradient of Eq. 2
         progress = iteration / max(1, args.iterations - 1)
         temperature = args.temperature_start ** (1 - progress) * args.temperature_end**progress
-        surrogate, terms, a, _ = objective(agent, args.batch_size, temperature, args.beta,
-                                           args.method == "rpg" or args.reparameterized)
+        surrogate, terms, a, _ = objective(
+            agent, args.batch_size, temperature, args.beta, args.method == "rpg" or args.reparameterized
+        )
         optimizer.zero_grad()
         (-temperature * surrogate).backward()  # in units of the reward
         optimizer.step()
@@ -204,6 +211,16 @@ if __name__ == "__main__":
     mode = "global" if (a < VALLEY).float().mean() > 0.5 else "local"
     plot(snapshots, mean_rewards, run_dir / "bandit.png", args)
     writer.close()
-    print(json.dumps({"run_dir": str(run_dir), "method": args.method, "seed": args.seed,
-                      "mean_reward": round(reward(a).mean().item(), 4), "best_reward": BEST_REWARD, "mode": mode,
-                      "seconds": round(time.time() - start_time, 1)}))
+    print(
+        json.dumps(
+            {
+                "run_dir": str(run_dir),
+                "method": args.method,
+                "seed": args.seed,
+                "mean_reward": round(reward(a).mean().item(), 4),
+                "best_reward": BEST_REWARD,
+                "mode": mode,
+                "seconds": round(time.time() - start_time, 1),
+            }
+        )
+    )

@@ -19,6 +19,7 @@ The metric: coverage, the share of the 10 x 10 unit squares of the maze visited 
     a      a       (B, A)   action in [-1, 1]: a move along x and y
     K      horizon  H       steps the model is rolled out
 """
+
 import contextlib
 import copy
 import json
@@ -32,7 +33,7 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,8 +43,18 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from envs import (MAZE_HALF, MAZE_LENGTH, MAZE_WALLS, Maze, average, keep_freed_memory, make_vector_env, one_line,
-                  refuse, show_progress)
+from envs import (
+    MAZE_HALF,
+    MAZE_LENGTH,
+    MAZE_WALLS,
+    Maze,
+    average,
+    keep_freed_memory,
+    make_vector_env,
+    one_line,
+    refuse,
+    show_progress,
+)
 
 
 @dataclass
@@ -54,9 +65,9 @@ class Args:
     cuda: bool = True  # run on a GPU where there is one
     figure_frequency: int = 50_000  # environment steps between the policies drawn in maze.png; 0: the last one only
     checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
-    resume: Optional[str] = None  # directory of a run to continue up to --total-timesteps, with its own flags
+    resume: str | None = None  # directory of a run to continue up to --total-timesteps, with its own flags
     # --- environment
-    goal: Optional[str] = None  # x,y (0 to 4 each): reward 1 in that cell; default: no reward but RND's
+    goal: str | None = None  # x,y (0 to 4 each): reward 1 in that cell; default: no reward but RND's
     num_envs: int = 5  # agents moved side by side; one update for each step of all (paper: 5 steps an update)
     # --- replay and schedule
     total_timesteps: int = 250_000  # environment steps, summed over the agents (paper Fig. 8)
@@ -90,7 +101,7 @@ class Args:
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 128  # width and output size of the RND networks (paper App. A: 512)
-    rnd_buffer_size: Optional[int] = None  # newest transitions that RND learns from (Fig. 8D); default: all
+    rnd_buffer_size: int | None = None  # newest transitions that RND learns from (Fig. 8D); default: all
     rnd_normalize: bool = True  # subtract the running mean of the RND error and divide by its deviation (Sec. 4.3.2)
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
@@ -109,8 +120,17 @@ CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequ
 
 def check_args(args, given):
     """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
-    may_be_0 = {"seed", "figure_frequency", "checkpoint_frequency", "num_frequencies", "consistency_coef",
-                "reward_coef", "value_coef", "beta", "rnd_coef"}
+    may_be_0 = {
+        "seed",
+        "figure_frequency",
+        "checkpoint_frequency",
+        "num_frequencies",
+        "consistency_coef",
+        "reward_coef",
+        "value_coef",
+        "beta",
+        "rnd_coef",
+    }
     for name, value in vars(args).items():
         if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
             refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
@@ -267,8 +287,9 @@ class FlowPolicy(nn.Module):
     def __init__(self, act_dim, latent_dim, args):
         super().__init__()
         self.sizes, in_dim = (act_dim // 2, act_dim - act_dim // 2), args.state_dim + latent_dim
-        self.nets = nn.ModuleList(mlp(in_dim + self.sizes[i % 2], args.hidden_dim, 2 * self.sizes[1 - i % 2])
-                                  for i in range(COUPLINGS))  # an even number: the parts end in their order
+        self.nets = nn.ModuleList(
+            mlp(in_dim + self.sizes[i % 2], args.hidden_dim, 2 * self.sizes[1 - i % 2]) for i in range(COUPLINGS)
+        )  # an even number: the parts end in their order
 
     def forward(self, s, z):
         """As GaussianPolicy.forward."""
@@ -422,11 +443,20 @@ class Agent(nn.Module):
         self.target_model = copy.deepcopy(self.model).requires_grad_(False)
         self.log_alpha = nn.ParameterList([torch.zeros(())])  # α = args.alpha exp(log α)
         self.to(device)
-        trained = {"rnd_loss": self.rnd and self.rnd.g, "model_loss": self.model, "policy_loss": self.policy,
-                   "alpha_loss": self.log_alpha, "info_loss": self.posterior}
+        trained = {
+            "rnd_loss": self.rnd and self.rnd.g,
+            "model_loss": self.model,
+            "policy_loss": self.policy,
+            "alpha_loss": self.log_alpha,
+            "info_loss": self.posterior,
+        }
         self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
-        self.adam = torch.optim.Adam(sum(self.trained.values(), []), args.learning_rate, fused=True,
-                                     capturable=args.cudagraphs and device.type == "cuda")
+        self.adam = torch.optim.Adam(
+            sum(self.trained.values(), []),
+            args.learning_rate,
+            fused=True,
+            capturable=args.cudagraphs and device.type == "cuda",
+        )
         if args.compile:  # the random numbers stay those of a run that is not compiled
             options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
             torch._dynamo.config.trace_autograd_ops = True
@@ -452,8 +482,16 @@ class Agent(nn.Module):
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-            v_target = value_estimate(target_model, self.policy, self.posterior, next_s_target.flatten(0, 1),
-                                      z.flatten(0, 1), 0.0, args, twins=2)[0]  # (2, H * B)
+            v_target = value_estimate(
+                target_model,
+                self.policy,
+                self.posterior,
+                next_s_target.flatten(0, 1),
+                z.flatten(0, 1),
+                0.0,
+                args,
+                twins=2,
+            )[0]  # (2, H * B)
             v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
         h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
         for t in range(args.horizon):
@@ -465,8 +503,12 @@ class Agent(nn.Module):
         reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
         value_loss = (mask * (values - v_target).square().sum(0)).mean()
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
-        return {"model_loss": loss}, logs | {"consistency_loss": consistency_loss, "reward_loss": reward_loss,
-                                             "value_loss": value_loss, "values": values.mean()}
+        return {"model_loss": loss}, logs | {
+            "consistency_loss": consistency_loss,
+            "reward_loss": reward_loss,
+            "value_loss": value_loss,
+            "values": values.mean(),
+        }
 
     def policy_losses(self, obs, z):
         """Improve π(a|s,z), α and p(z|s,a) in imagination: obs (B, O), z (B, Z)."""
@@ -669,10 +711,15 @@ if __name__ == "__main__":
         outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
         replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
         rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
-        state = {"agent": agent.state_dict(), "adam": agent.adam.state_dict()["state"], "rng": rng,
-                 "coverage": coverage, "visits": torch.tensor(visits),
-                 "progress": (global_step, updates, episodes, recent),
-                 "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots]}
+        state = {
+            "agent": agent.state_dict(),
+            "adam": agent.adam.state_dict()["state"],
+            "rng": rng,
+            "coverage": coverage,
+            "visits": torch.tensor(visits),
+            "progress": (global_step, updates, episodes, recent),
+            "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots],
+        }
         write_checkpoint(run_dir, state, replay)
 
     def halt(kind, error, trace):
@@ -753,8 +800,10 @@ if __name__ == "__main__":
             for key, value in average(recent[-1:]).items():
                 writer.add_scalar(f"charts/{key}", value, global_step)
         over = global_step >= args.total_timesteps or bool(signals)
-        log_due, figure_due, checkpoint_due = (over or f and global_step // f > last_step // f for f in
-                                               (LOG_FREQUENCY, args.figure_frequency, args.checkpoint_frequency))
+        log_due, figure_due, checkpoint_due = (
+            over or f and global_step // f > last_step // f
+            for f in (LOG_FREQUENCY, args.figure_frequency, args.checkpoint_frequency)
+        )
         sps = (global_step - clock[0]) / (time.time() - clock[1])
         if log_due or figure_due or checkpoint_due:
             for key, value in sums.items():
@@ -780,5 +829,17 @@ if __name__ == "__main__":
         print(f"{run_dir} is at step {global_step:,} already: no steps to take")
         coverage, sps = [(global_step, covered())], 0.0
     envs.close(), writer.close()
-    print(json.dumps({"run_dir": str(run_dir), "env_id": "maze", "seed": args.seed, "global_step": global_step,
-                      "episodes": episodes, "coverage": coverage[-1][1], **average(recent), "sps": round(sps, 1)}))
+    print(
+        json.dumps(
+            {
+                "run_dir": str(run_dir),
+                "env_id": "maze",
+                "seed": args.seed,
+                "global_step": global_step,
+                "episodes": episodes,
+                "coverage": coverage[-1][1],
+                **average(recent),
+                "sps": round(sps, 1),
+            }
+        )
+    )

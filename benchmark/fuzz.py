@@ -28,8 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from rpg import read_checkpoint  # noqa: E402
 
-FLAGS = ("--env-id toy_envs:Toy-v0 --hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 "
-         "--latent-dim 3 --num-envs 4 --eval-frequency 0 --checkpoint-frequency 200 --total-timesteps 400").split()
+FLAGS = (
+    "--env-id toy_envs:Toy-v0 --hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 "
+    "--latent-dim 3 --num-envs 4 --eval-frequency 0 --checkpoint-frequency 200 --total-timesteps 400"
+).split()
 SECONDS = 20  # to read a checkpoint of 200 kB
 
 
@@ -66,8 +68,24 @@ def damage(run_dir, other, mark, rng):
     """Damage one of the files of run_dir; `other` is an earlier checkpoint of the same run. Returns what was done."""
     path = run_dir / rng.choice(["checkpoint.pt", "buffer.pt"])
     raw = bytearray(path.read_bytes())
-    kind = rng.choice(["bit", "bit", "bits", "truncated", "zeros", "noise", "cut out", "random", "swapped", "older", "evil",
-                       "evil zip", "directory", "missing"])
+    kind = rng.choice(
+        [
+            "bit",
+            "bit",
+            "bits",
+            "truncated",
+            "zeros",
+            "noise",
+            "cut out",
+            "random",
+            "swapped",
+            "older",
+            "evil",
+            "evil zip",
+            "directory",
+            "missing",
+        ]
+    )
     at, size = rng.randrange(len(raw)), rng.choice([1, 16, 512, 4096, 65536])
     if kind in ("bit", "bits"):
         for _ in range(1 if kind == "bit" else rng.randrange(2, 100)):
@@ -153,12 +171,16 @@ def by_rpg(cwd, run_dir, wanted=None):
         "no rng": lambda state, ring: state.pop("rng"),
         "a weight missing": lambda state, ring: state["agent"].popitem(),
         "a weight of another shape": lambda state, ring: state["agent"].update(
-            {key: value[:1] for key, value in state["agent"].items() if key.endswith("encoder.1.0.weight")}),
+            {key: value[:1] for key, value in state["agent"].items() if key.endswith("encoder.1.0.weight")}
+        ),
         "progress of words": lambda state, ring: state.update(progress=("a", "b", "c", [])),
         "no data": lambda state, ring: ring.pop("data"),
         "a narrow ring": lambda state, ring: ring.update(data=ring["data"][..., :-1].clone()),
         "a ring of one environment": lambda state, ring: ring.update(data=ring["data"][:, :1].clone()),
-        "lists": None, "code": None, "a flipped bit": None, "text": None,
+        "lists": None,
+        "code": None,
+        "a flipped bit": None,
+        "text": None,
     }
     for name in wanted or changes:
         damaged = cwd / "by rpg"

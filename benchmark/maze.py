@@ -25,14 +25,25 @@ RESULTS = Path(__file__).parent / "results"
 EVERY = 5_000  # environment steps
 PANELS = {  # {our method: the paper's name for it, None if it has none}
     "Fig. 8 A: latent": {"ours": "latent=Gaussian", "categorical": "latent=Discrete", "none": "latent=None"},
-    "Fig. 8 B: β": {"ours": "beta=0.01", "beta-0.005": "beta=0.005", "beta-0.0001": "beta=0.0001", "beta-0": "beta=0.0",
-                    "beta-0.05": "beta=0.05"},
+    "Fig. 8 B: β": {
+        "ours": "beta=0.01",
+        "beta-0.005": "beta=0.005",
+        "beta-0.0001": "beta=0.0001",
+        "beta-0": "beta=0.0",
+        "beta-0.05": "beta=0.05",
+    },
     "Fig. 8 C: dimensions of z": {"ours": "d=12", "d-6": "d=6", "d-3": "d=3", "d-1": "d=1"},
-    "Fig. 8 D: RND": {"ours": "Ours", "no-encoding": "No embedding", "small-buffer": "No buffer",
-                      "no-buffer": "No buffer", "no-normalisation": None},  # whose size the paper doesn't give
+    "Fig. 8 D: RND": {
+        "ours": "Ours",
+        "no-encoding": "No embedding",
+        "small-buffer": "No buffer",
+        "no-buffer": "No buffer",
+        "no-normalisation": None,
+    },  # whose size the paper doesn't give
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
     "ours, not in the paper: with and without baseline": dict.fromkeys(
-        ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")),
+        ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")
+    ),
 }
 
 
@@ -129,8 +140,10 @@ def order(ours, paper):
                 step = min(max(run) for run in runs[better] + runs[worse])
                 a, b = (np.mean([run[step] for run in runs[method]]) for method in (better, worse))
                 holds[better, worse] = a > b
-                print(f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {a:.2f}, {b:.2f} ({len(runs[better])}, "
-                      f"{len(runs[worse])} seeds) | {step:,.0f} | {'yes' if a > b else 'no'} |")
+                print(
+                    f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {a:.2f}, {b:.2f} ({len(runs[better])}, "
+                    f"{len(runs[worse])} seeds) | {step:,.0f} | {'yes' if a > b else 'no'} |"
+                )
     print(f"\n{sum(holds.values())} of {len(holds)} in the paper's order")
 
 

@@ -37,15 +37,23 @@ def row(run_dir):
     visited = visits > 0
     first = (bonus[~visited][:, None] > bonus[visited]).double().mean()
     p = visits[visited] / visits.sum()
-    cells = (f"{state['progress'][0]:,}", f"{visited.double().mean():.2f}", f"{bonus[~visited].mean():.3g}",
-             f"{bonus[visited].mean():.3g}", f"{first:.2f}", f"{(-p * p.log()).sum().exp():.0f}")
+    cells = (
+        f"{state['progress'][0]:,}",
+        f"{visited.double().mean():.2f}",
+        f"{bonus[~visited].mean():.3g}",
+        f"{bonus[visited].mean():.3g}",
+        f"{first:.2f}",
+        f"{(-p * p.log()).sum().exp():.0f}",
+    )
     return args.exp_name, args.seed, cells
 
 
 if __name__ == "__main__":
     runs = [path for path in map(Path, sys.argv[1:]) if (path / "checkpoint.pt").exists()]
     if not runs:
-        sys.exit("no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*")
+        sys.exit(
+            "no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*"
+        )
     rows = "".join(f"| {method} | {seed} | {' | '.join(cells)} |\n" for method, seed, cells in sorted(map(row, runs)))
     header = "| curve | seed | step | coverage | bonus, unvisited | visited | unvisited pays more | as if squares |"
     (ROOT / "benchmark/results/maze_bonus.md").write_text(f"{header}\n{'|---' * 8}|\n{rows}")

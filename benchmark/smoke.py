@@ -74,8 +74,12 @@ def novelty(run_dir):
     for state in ({**weights, **{key: rnd.state_dict()[key].clone() for key in trained}}, weights):
         rnd.load_state_dict(state)
         with torch.no_grad():
-            means.append([f(obs).mean().item() for f, obs in
-                          ((rnd.error, visited), (rnd.bonus, visited), (rnd.bonus, unvisited))])
+            means.append(
+                [
+                    f(obs).mean().item()
+                    for f, obs in ((rnd.error, visited), (rnd.bonus, visited), (rnd.bonus, unvisited))
+                ]
+            )
     return zip(*means)
 
 

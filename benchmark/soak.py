@@ -7,6 +7,7 @@ and its workers together; files, their open file handles; processes; step; and s
 and steps_per_cpu_s, steps a second of processor time, which other work on the machine hardly changes.
 """
 
+import contextlib
 import csv
 import os
 import re
@@ -47,10 +48,8 @@ if __name__ == "__main__":
         run = subprocess.Popen([sys.executable, ROOT / "rpg.py", *flags], stdout=open(out.name, "w"))
         last, cpu = start, 0.0
         while True:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 sys.exit(run.wait(EVERY))
-            except subprocess.TimeoutExpired:
-                pass
             try:
                 figures, used = sample(run.pid)
             except OSError:  # it, or a worker, has just ended

@@ -48,8 +48,11 @@ def count_flops(agent):
     step = macs(policy) + macs(model.action_encoder) + macs(model.gru) + macs(model.state_head)
     inform = macs(posterior) if posterior else 0
     parts = {"rnd": args.batch_size * (4 * macs(rnd.g) - first(rnd.g)) if rnd else 0}
-    target = rows * (macs(model.encoder) + macs(model.init_hidden)
-                     + args.horizon * (step + macs(model.reward_head) + 2 * value + inform))
+    target = rows * (
+        macs(model.encoder)
+        + macs(model.init_hidden)
+        + args.horizon * (step + macs(model.reward_head) + 2 * value + inform)
+    )
     train = args.batch_size * (3 * macs(model.encoder) - first(model.encoder) + 3 * macs(model.init_hidden))
     train += rows * (3 * macs(model.action_encoder) - first(model.action_encoder))
     train += rows * 3 * (macs(model.gru) + macs(model.state_head) + macs(model.reward_head) + 2 * value)
@@ -127,25 +130,36 @@ def measure_update(name, sizes, device):
     rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
     flops = count_flops(agent)
     flops["whole"] = sum(flops.values())
-    print(f"\n{name}: " + ", ".join(f"{key} {value}" for key, value in sizes.items())
-          + f"; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
-          f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}")
+    print(
+        f"\n{name}: "
+        + ", ".join(f"{key} {value}" for key, value in sizes.items())
+        + f"; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
+        f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}"
+    )
     for part, n in flops.items():
         eager, compiled = ms["eager", part], ms["compiled", part]
-        print(f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
-              f"{compiled * rate / n:9.2f}")
+        print(
+            f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
+            f"{compiled * rate / n:9.2f}"
+        )
     for mode in modes[2:]:
         gain = ms["eager", "whole"] / ms[mode, "whole"]
         print(f"whole, {mode}: {ms[mode, 'whole']:.2f} ms, {gain:.1f} × as fast as eager")
-    return {"gflop": flops["whole"] / 1e9, "floor_ms": flops["whole"] / rate,
-            **{f"{mode.replace('+', '_')}_ms": ms[mode, "whole"] for mode in modes}}
+    return {
+        "gflop": flops["whole"] / 1e9,
+        "floor_ms": flops["whole"] / rate,
+        **{f"{mode.replace('+', '_')}_ms": ms[mode, "whole"] for mode in modes},
+    }
 
 
 def growth(device):
     """How the time of an eager update of laptop size grows with each size."""
     print("\nan eager update of laptop size, ms:")
-    for name, values in (("batch_size", (32, 64, 128, 256, 512)), ("hidden_dim", (64, 128, 256, 512)),
-                         ("horizon", (1, 3, 5, 10))):
+    for name, values in (
+        ("batch_size", (32, 64, 128, 256, 512)),
+        ("hidden_dim", (64, 128, 256, 512)),
+        ("horizon", (1, 3, 5, 10)),
+    ):
         works = {}
         for value in values:
             agent, replay = make_agent(device, **SIZES["laptop"] | {name: value})
@@ -222,13 +236,20 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
 
     for _ in range(rpg.GRAPH_WARMUP + 1):
         both(update)()
-    works = {"act": both(lambda due: act()), "update": both(update), "simulate": both(lambda due: envs.step(actions)),
-             "together": both(all_of_it)}
+    works = {
+        "act": both(lambda due: act()),
+        "update": both(update),
+        "simulate": both(lambda due: envs.step(actions)),
+        "together": both(all_of_it),
+    }
     ms = {part: 1e3 * seconds / 2 for part, seconds in fastest(works).items()}
     together = ms.pop("together")
-    print(f"  {num_envs:2} environments, {mode}: {1e3 * num_envs / together:6.0f} a second: a step of all takes "
-          f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: "
-          + ", ".join(f"{part} {t:.2f}" for part, t in ms.items()) + f" = {sum(ms.values()):.2f} ms")
+    print(
+        f"  {num_envs:2} environments, {mode}: {1e3 * num_envs / together:6.0f} a second: a step of all takes "
+        f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: "
+        + ", ".join(f"{part} {t:.2f}" for part, t in ms.items())
+        + f" = {sum(ms.values()):.2f} ms"
+    )
     envs.close()
 
 
@@ -261,13 +282,18 @@ def async_break_even(num_envs=5):
     print(f"\n{num_envs} environments stepped in one process and in workers (--async-envs), by the cost of a decision:")
     actions = np.zeros((num_envs, ACT_DIM), np.float32)
     for env_id, cost in COSTS.items():
-        vectors = {kind: make_vector_env(f"speed:{env_id}", num_envs, 1, kind == "workers")
-                   for kind in ("one process", "workers")}
+        vectors = {
+            kind: make_vector_env(f"speed:{env_id}", num_envs, 1, kind == "workers")
+            for kind in ("one process", "workers")
+        }
         for envs in vectors.values():
             envs.reset(seed=1)
         ms = fastest({kind: functools.partial(envs.step, actions) for kind, envs in vectors.items()})
-        print(f"  {cost / 1e3:4} ms: " + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
-              + f": {ms['one process'] / ms['workers']:.2f} × as fast with workers")
+        print(
+            f"  {cost / 1e3:4} ms: "
+            + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
+            + f": {ms['one process'] / ms['workers']:.2f} × as fast with workers"
+        )
         for envs in vectors.values():
             envs.close()
 
@@ -294,8 +320,10 @@ def full_replay(device):
             rpg.write_checkpoint(Path(folder), state, replay)
             seconds.append(time.perf_counter() - start)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
-    print(f"\na full replay, 800 000 transitions of {width} float32: {took:.0f} MB of host memory; a checkpoint of "
-          f"{size:.0f} MB takes {min(seconds):.2f} s; this process's peak, while it writes: {memory('VmHWM'):.0f} MB")
+    print(
+        f"\na full replay, 800 000 transitions of {width} float32: {took:.0f} MB of host memory; a checkpoint of "
+        f"{size:.0f} MB takes {min(seconds):.2f} s; this process's peak, while it writes: {memory('VmHWM'):.0f} MB"
+    )
 
 
 def measure_envs():

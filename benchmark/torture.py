@@ -25,9 +25,11 @@ sys.path.insert(0, str(ROOT))
 import rpg  # noqa: E402
 
 EVERY, NUM_ENVS, EVAL_EPISODES = 200, 4, 2
-FLAGS = (f"--env-id toy_envs:ToyCounted-v0 --hidden-dim 64 --state-dim 8 --rnd-dim 64 --batch-size 16 --latent-dim 3 "
-         f"--learning-starts 50 --num-envs {NUM_ENVS} --eval-episodes {EVAL_EPISODES} --eval-frequency {EVERY} "
-         f"--checkpoint-frequency {EVERY} --total-timesteps 1000000").split()
+FLAGS = (
+    f"--env-id toy_envs:ToyCounted-v0 --hidden-dim 64 --state-dim 8 --rnd-dim 64 --batch-size 16 --latent-dim 3 "
+    f"--learning-starts 50 --num-envs {NUM_ENVS} --eval-episodes {EVAL_EPISODES} --eval-frequency {EVERY} "
+    f"--checkpoint-frequency {EVERY} --total-timesteps 1000000"
+).split()
 
 
 def processes(token):
@@ -45,8 +47,13 @@ def processes(token):
 
 def start(cwd, steps, token, flags):
     """rpg.py in a process of its own; its standard error goes to a file, to be shown if it fails."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "TOY_STEPS": str(steps),
-           "TORTURE": token}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "tests"),
+        "OMP_NUM_THREADS": "1",
+        "TOY_STEPS": str(steps),
+        "TORTURE": token,
+    }
     command = [sys.executable, str(ROOT / "rpg.py"), *map(str, flags)]
     with open(cwd / "stderr", "wb") as err, open(cwd / "stdout", "wb") as out:
         return subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=err)
@@ -108,7 +115,9 @@ def torture(cwd, kills=50, async_envs=False, seed=1, show=print):
             assert lost[-1] <= EVERY + NUM_ENVS, f"{lost[-1]} steps lost"
             begun, seen = saved, steps.stat().st_size
             final = (saved // EVERY + 3) * EVERY
-            process = start(cwd, steps, token, ["--resume", run_dir] + (kill == kills - 1) * ["--total-timesteps", final])
+            process = start(
+                cwd, steps, token, ["--resume", run_dir] + (kill == kills - 1) * ["--total-timesteps", final]
+            )
         code, err = process.wait(300), (cwd / "stderr").read_text()
         assert code == 0, err
     finally:
@@ -116,8 +125,16 @@ def torture(cwd, kills=50, async_envs=False, seed=1, show=print):
     assert not processes(token), "processes outlive the finished run"
     summary = json.loads((cwd / "stdout").read_text().splitlines()[-1])
     check_log(run_dir, summary, final)
-    return {"kills": kills, "while_writing": hit, "lost_max": max(lost), "lost_mean": sum(lost) / kills, "interval": EVERY,
-            "workers_gone_s": round(max(delays), 2), "final_step": summary["global_step"], "episodes": summary["episodes"]}
+    return {
+        "kills": kills,
+        "while_writing": hit,
+        "lost_max": max(lost),
+        "lost_mean": sum(lost) / kills,
+        "interval": EVERY,
+        "workers_gone_s": round(max(delays), 2),
+        "final_step": summary["global_step"],
+        "episodes": summary["episodes"],
+    }
 
 
 def check_log(run_dir, summary, final):

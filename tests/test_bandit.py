@@ -75,8 +75,10 @@ def test_terms_of_the_elbo(latent):
                 logp_z = agent.z_out[k].item() - math.log(sum(math.exp(v) for v in agent.z_out.tolist()))
                 cross = hidden[k].item() - math.log(sum(math.exp(v) for v in hidden.tolist()))
             else:
+
                 def log_normal(x, m, s):
                     return -0.5 * ((x - m) / s) ** 2 - math.log(s) - 0.5 * math.log(2 * math.pi)
+
                 m, s = agent.z_out[:3].tolist(), agent.z_out[3:].exp().tolist()
                 logp_z = sum(log_normal(*x) for x in zip(z[i].tolist(), m, s))
                 cross = sum(log_normal(x, m, 0.38) for x, m in zip(z[i].tolist(), hidden.tolist()))
@@ -122,8 +124,10 @@ def test_gradient_of_the_objective_is_the_elbos(monkeypatch, method, reparameter
     names, parameters = zip(*agent.named_parameters())
     exact = torch.autograd.grad(exact_elbo(agent, 0.5, 1.5), parameters)
     torch.manual_seed(2)
-    draws = [torch.autograd.grad(bandit.objective(agent, 10_000, 0.5, 1.5, reparameterized)[0], parameters)
-             for _ in range(20)]
+    draws = [
+        torch.autograd.grad(bandit.objective(agent, 10_000, 0.5, 1.5, reparameterized)[0], parameters)
+        for _ in range(20)
+    ]
     for name, truth, *estimates in zip(names, exact, *draws):
         estimates = torch.stack(estimates)
         error = (estimates.mean(0) - truth).abs()
@@ -151,7 +155,7 @@ def test_both_claims_on_one_seed(finished):
 
 
 def test_what_a_run_writes(finished):
-    for (flags, (summary, run_dir)) in finished.items():
+    for flags, (summary, run_dir) in finished.items():
         picture = imageio.v3.imread(run_dir / "bandit.png")
         assert picture.shape[1] > 1500 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
         assert json.loads((run_dir / "args.json").read_text())["seed"] == summary["seed"]
@@ -173,6 +177,7 @@ def test_variants_run_and_draw(tmp_path, flags):
 def test_colours_follow_z(monkeypatch, tmp_path):
     """One part of the histogram for each category, or for each twelfth of a Gaussian z by its first dimension."""
     from matplotlib.axes import Axes
+
     drawn, hist = [], Axes.hist
     monkeypatch.setattr(Axes, "hist", lambda axis, parts, **rest: (drawn.append(parts), hist(axis, parts, **rest)))
     torch.manual_seed(0)
@@ -189,24 +194,49 @@ def test_colours_follow_z(monkeypatch, tmp_path):
 
 
 def test_numerical_trouble_is_reported(tmp_path):
-    code, out, err = run(tmp_path, "--temperature-start", "1e-9", "--temperature-end", "1e-9", "--beta", "2e9",
-                         "--learning-rate", "2e9", "--hidden-dim", "512", "--iterations", "200")
+    code, out, err = run(
+        tmp_path,
+        "--temperature-start",
+        "1e-9",
+        "--temperature-end",
+        "1e-9",
+        "--beta",
+        "2e9",
+        "--learning-rate",
+        "2e9",
+        "--hidden-dim",
+        "512",
+        "--iterations",
+        "200",
+    )
     assert code == 1 and "nan or infinite" in err and len(err.splitlines()) == 1
 
 
 def test_seed_decides_everything(tmp_path):
-    first, again, other = (json.loads(run(tmp_path, "--iterations", "5", "--exp-name", name, "--seed", seed)[1])
-                           for name, seed in (("a", "7"), ("b", "7"), ("c", "8")))
+    first, again, other = (
+        json.loads(run(tmp_path, "--iterations", "5", "--exp-name", name, "--seed", seed)[1])
+        for name, seed in (("a", "7"), ("b", "7"), ("c", "8"))
+    )
     assert first["mean_reward"] == again["mean_reward"] != other["mean_reward"]
 
 
-@pytest.mark.parametrize("flags, names", [
-    (dict(iterations=0), "--iterations 0: must be at least 1 "), (dict(seed=10**20), "below 2**31"),
-    (dict(learning_rate=1e38), "--learning-rate"), (dict(batch_size=1), "--batch-size 1: must be at least 2 "),
-    (dict(batch_size=-1), "--batch-size"), (dict(beta=-1.0), "--beta"), (dict(learning_rate=math.nan), "--learning-rate"), (dict(latent_dim=0), "--latent-dim"),
-    (dict(temperature_end=9.0), "--temperature-end"), (dict(reparameterized=True), "--reparameterized"),
-    (dict(method="gaussian", latent="gaussian"), "--latent"), (dict(method="gaussian", hidden_dim=8), "--hidden-dim"),
-])
+@pytest.mark.parametrize(
+    "flags, names",
+    [
+        (dict(iterations=0), "--iterations 0: must be at least 1 "),
+        (dict(seed=10**20), "below 2**31"),
+        (dict(learning_rate=1e38), "--learning-rate"),
+        (dict(batch_size=1), "--batch-size 1: must be at least 2 "),
+        (dict(batch_size=-1), "--batch-size"),
+        (dict(beta=-1.0), "--beta"),
+        (dict(learning_rate=math.nan), "--learning-rate"),
+        (dict(latent_dim=0), "--latent-dim"),
+        (dict(temperature_end=9.0), "--temperature-end"),
+        (dict(reparameterized=True), "--reparameterized"),
+        (dict(method="gaussian", latent="gaussian"), "--latent"),
+        (dict(method="gaussian", hidden_dim=8), "--hidden-dim"),
+    ],
+)
 def test_bad_flags(capsys, flags, names):
     with pytest.raises(SystemExit) as stop:
         bandit.check_args(bandit.Args(**flags), set(flags))

@@ -15,12 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 sys.path.insert(0, str(ROOT / "benchmark"))
 import fuzz  # noqa: E402
-import rpg  # noqa: E402
 import torture  # noqa: E402
 
+import rpg  # noqa: E402
+
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-TINY = ("--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 2 "
-        "--eval-frequency 0 --checkpoint-frequency 80 --total-timesteps 400").split()
+TINY = (
+    "--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 2 "
+    "--eval-frequency 0 --checkpoint-frequency 80 --total-timesteps 400"
+).split()
 
 
 @pytest.mark.parametrize("async_envs", [False, True])
@@ -37,12 +40,18 @@ def test_damaged_checkpoints_are_refused(tmp_path):
 
 def start(cwd, *flags, limit=None, timeout="60"):
     """rpg.py in a process of its own, which can write no file of more than `limit` bytes."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "TORTURE": str(cwd),
-           "RPG_WORKER_TIMEOUT": timeout}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "tests"),
+        "OMP_NUM_THREADS": "1",
+        "TORTURE": str(cwd),
+        "RPG_WORKER_TIMEOUT": timeout,
+    }
     command = [sys.executable, str(ROOT / "rpg.py"), *map(str, flags)]
     full = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    return subprocess.Popen(command, cwd=cwd, env=env, preexec_fn=full, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, preexec_fn=full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def ends_in_order(cwd, process, says):
@@ -66,10 +75,14 @@ def goes_on(cwd, run_dir):
     return step
 
 
-@pytest.mark.parametrize("env_id, flags, says", [
-    ("ToyExit-v0", ["--async-envs"], "died"), ("ToyHang-v0", ["--async-envs"], "worker process 0 gave no answer in 2 s"),
-    ("ToyNaN-v0", ["--async-envs"], "observation"),
-])
+@pytest.mark.parametrize(
+    "env_id, flags, says",
+    [
+        ("ToyExit-v0", ["--async-envs"], "died"),
+        ("ToyHang-v0", ["--async-envs"], "worker process 0 gave no answer in 2 s"),
+        ("ToyNaN-v0", ["--async-envs"], "observation"),
+    ],
+)
 def test_failing_simulators(tmp_path, env_id, flags, says):
     err = ends_in_order(tmp_path, start(tmp_path, "--env-id", f"toy_envs:{env_id}", *TINY, *flags, timeout="2"), says)
     (run_dir,) = tmp_path.glob("runs/*")
@@ -88,8 +101,9 @@ def test_nan_in_the_first_observation(tmp_path, flags):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_killed_and_stopped_workers(tmp_path, number):
-    process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--async-envs", "--total-timesteps", "1000000",
-                    timeout="2")
+    process = start(
+        tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--async-envs", "--total-timesteps", "1000000", timeout="2"
+    )
     while not list(tmp_path.glob("runs/*/model.pt")):
         assert process.poll() is None
         time.sleep(0.05)

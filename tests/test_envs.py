@@ -356,13 +356,16 @@ def test_no_renderer_is_one_line():
         assert len(lines) == 1 and "apt install libegl1" in lines[0] and "MUJOCO_GL=osmesa" in lines[0]
 
 
-@pytest.mark.parametrize("env_id, mode, words", [
-    ("counters:NoMode-v0", "rgb_array", "its class takes no render_mode"),  # README.md's own example is one
-    ("counters:Counter-v0", "rgb_array", "its metadata names no render mode 'rgb_array'"),
-    ("counters:NoRender-v0", "rgb_array", "its class has no render()"),
-    ("Pendulum-v1", "human", "render_mode 'human'"),  # without a display GLFW would end the process
-    ("block-push", "depth_array", "render_mode 'depth_array'"),
-])
+@pytest.mark.parametrize(
+    "env_id, mode, words",
+    [
+        ("counters:NoMode-v0", "rgb_array", "its class takes no render_mode"),  # README.md's own example is one
+        ("counters:Counter-v0", "rgb_array", "its metadata names no render mode 'rgb_array'"),
+        ("counters:NoRender-v0", "rgb_array", "its class has no render()"),
+        ("Pendulum-v1", "human", "render_mode 'human'"),  # without a display GLFW would end the process
+        ("block-push", "depth_array", "render_mode 'depth_array'"),
+    ],
+)
 def test_what_cannot_be_rendered_is_one_line(counters, env_id, mode, words):
     with pytest.raises(ValueError) as caught, warnings.catch_warnings():
         warnings.simplefilter("ignore")

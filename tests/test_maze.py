@@ -16,11 +16,17 @@ def segments():
     for x in range(5):
         for y in range(5):
             if y > 0:
-                walls += [((x, y), (x + 1, y))] if (x, y) in CLOSED_BELOW else [
-                    ((x, y), (x + 0.4, y)), ((x + 0.6, y), (x + 1, y))]
+                walls += (
+                    [((x, y), (x + 1, y))]
+                    if (x, y) in CLOSED_BELOW
+                    else [((x, y), (x + 0.4, y)), ((x + 0.6, y), (x + 1, y))]
+                )
             if x > 0:
-                walls += [((x, y), (x, y + 1))] if (x, y) in CLOSED_LEFT else [
-                    ((x, y), (x, y + 0.4)), ((x, y + 0.6), (x, y + 1))]
+                walls += (
+                    [((x, y), (x, y + 1))]
+                    if (x, y) in CLOSED_LEFT
+                    else [((x, y), (x, y + 0.4)), ((x, y + 0.6), (x, y + 1))]
+                )
     return np.array(walls) * 2.0 - 5.0  # (W, 2, 2)
 
 
@@ -96,7 +102,7 @@ def test_all_cells_are_reached_through_the_passages_alone():
                 position = envs.maze_move(position, np.array([dx, dy]))
             cell = x + dx, y + dy
             side, closed = ((max(x, cell[0]), y), CLOSED_LEFT) if dx else ((x, max(y, cell[1])), CLOSED_BELOW)
-            open_side = 0 <= min(cell) and max(cell) < 5 and side not in closed
+            open_side = min(cell) >= 0 and max(cell) < 5 and side not in closed
             assert (np.floor((position + 5) / 2) == cell).all() == open_side
             if open_side and cell not in reached:
                 reached.add(cell), front.append(cell)
@@ -125,8 +131,9 @@ def test_vector_of_mazes_is_many_mazes():
 
     options = ("goal=2,3",)
     one_call = envs.make_vector_env("maze", 4, 0, options=options)
-    loop = gym.vector.SyncVectorEnv([lambda: envs.make_env("maze", 0, None, options)] * 4,
-                                    autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP)
+    loop = gym.vector.SyncVectorEnv(
+        [lambda: envs.make_env("maze", 0, None, options)] * 4, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP
+    )
     assert isinstance(one_call, envs.VectorMaze)
     np.testing.assert_array_equal(one_call.reset(seed=1)[0], loop.reset(seed=1)[0])
     rng, summaries = np.random.default_rng(2), 0

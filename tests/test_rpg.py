@@ -1,4 +1,5 @@
 """The mathematics and the replay of rpg.py against slow reference code: loops over single numbers, in float64."""
+
 import contextlib
 import copy
 import math
@@ -118,8 +119,9 @@ def test_mean_k_step_value_equals_nested_loops(horizon, gamma, twins):
     """Eq. 3 for every k up to the horizon, averaged with weights 0.97^(k-1)."""
     rng = np.random.default_rng(horizon)
     rewards, values = rng.normal(size=(horizon, 4)), rng.normal(size=(twins, horizon, 4))
-    expected = [[weighted_mean(k_step_values(rewards[:, b], values[i, :, b], gamma)) for b in range(4)]
-                for i in range(twins)]
+    expected = [
+        [weighted_mean(k_step_values(rewards[:, b], values[i, :, b], gamma)) for b in range(4)] for i in range(twins)
+    ]
     result = rpg.mean_k_step_value(torch.tensor(rewards), torch.tensor(values), gamma)
     assert result.shape == (twins, 4)
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-12)
@@ -196,8 +198,18 @@ def segments(horizon, seed=0):
 
 def model_loss_agent(horizon):
     """An agent whose policy has so little noise that it doesn't matter."""
-    agent = small_agent(small_args(horizon=horizon, beta=0.3, gamma=0.9, consistency_coef=7.0, reward_coef=3.0,
-                                   value_coef=2.0, reward_scale=4.0, rnd_coef=0.6))
+    agent = small_agent(
+        small_args(
+            horizon=horizon,
+            beta=0.3,
+            gamma=0.9,
+            consistency_coef=7.0,
+            reward_coef=3.0,
+            value_coef=2.0,
+            reward_scale=4.0,
+            rnd_coef=0.6,
+        )
+    )
     with torch.no_grad():
         agent.policy.net[-1].weight[ACT:], agent.policy.net[-1].bias[ACT:] = 0.0, -20.0
     return agent
@@ -240,10 +252,21 @@ def test_model_loss_equals_loops(horizon):
     assert horizon == 1 or early_minimum_differs, "these networks can't tell when the minimum is taken"
     assert max(map(abs, bonuses)) < 100 and np.std(bonuses) > 0.1, "these states can't tell the bonus"
     losses, logs = agent.model_losses(*batch)
-    assert list(losses) == ["model_loss"] and list(logs) == ["rnd_reward", "consistency_loss", "reward_loss",
-                                                             "value_loss", "values"]
-    expected = [7 * consistency + 3 * reward_error + 2 * value_error, np.mean(bonuses), consistency, reward_error,
-                value_error, np.mean(values)]
+    assert list(losses) == ["model_loss"] and list(logs) == [
+        "rnd_reward",
+        "consistency_loss",
+        "reward_loss",
+        "value_loss",
+        "values",
+    ]
+    expected = [
+        7 * consistency + 3 * reward_error + 2 * value_error,
+        np.mean(bonuses),
+        consistency,
+        reward_error,
+        value_error,
+        np.mean(values),
+    ]
     np.testing.assert_allclose([x.item() for x in [*losses.values(), *logs.values()]], expected, rtol=1e-6)
 
 
@@ -322,8 +345,9 @@ def test_policy_losses_equal_loops(latent, autotune):
     for b in range(4):
         s = out(agent.model.encoder[1], encode(obs[b], OBJ, args.num_frequencies))
         z_b = z[b].numpy()
-        states, actions, logp, v_k = imagine(agent.model, agent.policy, agent.posterior, s,
-                                             None if latent == "none" else z_b, alpha, args, noise[:, b])
+        states, actions, logp, v_k = imagine(
+            agent.model, agent.policy, agent.posterior, s, None if latent == "none" else z_b, alpha, args, noise[:, b]
+        )
         v_est.append(weighted_mean(v_k[0])), logps.extend(logp)
         if latent != "none":
             cross_entropies += [-log_p(agent.posterior, z_b, s, a, args) for s, a in zip(states, actions)]
@@ -343,8 +367,12 @@ def test_policy_losses_keep_to_their_networks():
     """The encoder gets nothing from the policy's loss, nor the policy and the model from the cross entropy."""
     agent = small_agent(small_args())
     losses, _ = agent.policy_losses(*policy_batch(agent.args))
-    for loss, net in (("policy_loss", agent.model.encoder), ("info_loss", agent.policy), ("info_loss", agent.model),
-                      ("alpha_loss", agent.policy)):
+    for loss, net in (
+        ("policy_loss", agent.model.encoder),
+        ("info_loss", agent.policy),
+        ("info_loss", agent.model),
+        ("alpha_loss", agent.policy),
+    ):
         gradients = torch.autograd.grad(losses[loss], [*net.parameters()], retain_graph=True, allow_unused=True)
         assert all(gradient is None for gradient in gradients), loss
 
@@ -364,16 +392,29 @@ def test_prior_loss_of_the_agent_imagines_from_the_first_observation():
     draws = [agent.prior.sample(s_1).detach() for _ in range(2)]
     noise = torch.stack([torch.randn(8, ACT, dtype=torch.float64) for _ in range(3)]).numpy()
     nets = agent.model, agent.policy, agent.posterior
-    v_est = [[weighted_mean(imagine(*nets, s_1[b].numpy(), draws[i][b].numpy(), 0.3, agent.args,
-                                    noise[:, 4 * i + b])[3][0]) for b in range(4)] for i in range(2)]
+    v_est = [
+        [
+            weighted_mean(
+                imagine(*nets, s_1[b].numpy(), draws[i][b].numpy(), 0.3, agent.args, noise[:, 4 * i + b])[3][0]
+            )
+            for b in range(4)
+        ]
+        for i in range(2)
+    ]
     loss, entropy = rpg.prior_loss(agent.prior, s_1, torch.stack(draws), torch.tensor(v_est), 0.7)
     assert losses["prior_loss"].item() == pytest.approx(loss.item(), rel=1e-6)
     assert logs["prior_entropy"].item() == pytest.approx(entropy.item(), rel=1e-6)
 
 
 # gradients and updates
-TRAINED = {"rnd_loss": "rnd.g", "model_loss": "model", "policy_loss": "policy", "alpha_loss": "log_alpha",
-           "info_loss": "posterior", "prior_loss": "prior"}  # which loss trains what
+TRAINED = {
+    "rnd_loss": "rnd.g",
+    "model_loss": "model",
+    "policy_loss": "policy",
+    "alpha_loss": "log_alpha",
+    "info_loss": "posterior",
+    "prior_loss": "prior",
+}  # which loss trains what
 
 
 def random_replay(dtype=torch.float64, envs=3):
@@ -384,16 +425,23 @@ def random_replay(dtype=torch.float64, envs=3):
     for row in range(45):
         t = row % 8
         outcome = [[torch.randn(()).item(), t == 6 and row % 16 > 8, t == 7, t] for _ in range(envs)]
-        replay.add(torch.randn(envs, OBS, dtype=dtype), torch.rand(envs, ACT, dtype=dtype) * 2 - 1,
-                   torch.randn(envs, LAT, dtype=dtype), torch.tensor(outcome, dtype=dtype))
+        replay.add(
+            torch.randn(envs, OBS, dtype=dtype),
+            torch.rand(envs, ACT, dtype=dtype) * 2 - 1,
+            torch.randn(envs, LAT, dtype=dtype),
+            torch.tensor(outcome, dtype=dtype),
+        )
     return replay
 
 
 def samples(agent):
     """(losses_of, sample) of each step of an update."""
     replay = random_replay()
-    return [(agent.rnd_losses, replay.sample_states(16)), (agent.model_losses, replay.sample_segments(16, 3)),
-            (agent.policy_losses, replay.sample_states(16))]
+    return [
+        (agent.rnd_losses, replay.sample_states(16)),
+        (agent.model_losses, replay.sample_segments(16, 3)),
+        (agent.policy_losses, replay.sample_states(16)),
+    ]
 
 
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 1e6])
@@ -440,8 +488,10 @@ def update_by_hand(agent, adams, replay, with_policy, with_target):
     args, logs = agent.args, {}
 
     def step(losses):
-        gradients = {key: torch.autograd.grad(loss, adams[key].param_groups[0]["params"], retain_graph=True)
-                     for key, loss in losses.items()}
+        gradients = {
+            key: torch.autograd.grad(loss, adams[key].param_groups[0]["params"], retain_graph=True)
+            for key, loss in losses.items()
+        }
         for key, adam in adams.items():
             if key in gradients:
                 for parameter, gradient in zip(adam.param_groups[0]["params"], gradients[key]):
@@ -465,8 +515,9 @@ def update_by_hand(agent, adams, replay, with_policy, with_target):
 
 def test_update_equals_the_steps_by_hand():
     """Four updates, every other one with the policy, from one RNG state: the same parameters, losses and RNG state."""
-    args = small_args(learned_prior=True, batch_size=16, rnd_buffer_size=20, tau=0.1, max_grad_norm=0.5,
-                      learning_rate=1e-2)
+    args = small_args(
+        learned_prior=True, batch_size=16, rnd_buffer_size=20, tau=0.1, max_grad_norm=0.5, learning_rate=1e-2
+    )
     agent, other, replay = small_agent(args), small_agent(args), random_replay()
     adams = {loss: torch.optim.Adam(other.get_submodule(net).parameters(), 1e-2) for loss, net in TRAINED.items()}
     torch.manual_seed(9)
@@ -577,7 +628,10 @@ def test_policy_density_integrates_to_one_and_fits_the_samples(mean, log_std):
     assert below[-1] == pytest.approx(1, abs=2e-3)
     assert stats.kstest(below, "uniform").pvalue > 1e-3
     std = 0.4 * math.exp(log_std)
-    cdf = lambda y: stats.norm.cdf(np.arctanh(y), mean, std)  # P(a < y) = P(u < arctanh y)
+
+    def cdf(y):
+        return stats.norm.cdf(np.arctanh(y), mean, std)  # P(a < y) = P(u < arctanh y)
+
     some, eps = x[::500], 1e-6
     np.testing.assert_allclose(density[::500], (cdf(some + eps) - cdf(some - eps)) / (2 * eps), rtol=1e-3, atol=1e-6)
 
@@ -944,15 +998,21 @@ def test_latent_none_knows_of_no_z():
 
     def layers(name, in_dim, out_dim):
         pairs = ((0, width, in_dim), (2, width, width), (4, out_dim, width))
-        return {f"{name}.{i}.{kind}": shape for i, rows, columns in pairs
-                for kind, shape in (("weight", (rows, columns)), ("bias", (rows,)))}
+        return {
+            f"{name}.{i}.{kind}": shape
+            for i, rows, columns in pairs
+            for kind, shape in (("weight", (rows, columns)), ("bias", (rows,)))
+        }
 
     expected = layers("encoder.1", encoded, state_dim) | layers("action_encoder", ACT, width)
     expected |= layers("init_hidden", state_dim, width) | layers("state_head", width, state_dim)
     expected |= layers("reward_head", state_dim + width, 1)
     expected |= layers("values.0", state_dim, 1) | layers("values.1", state_dim, 1)
-    expected |= {f"gru.{kind}_{side}": (3 * width, width)[: 2 if kind == "weight" else 1]
-                 for kind in ("weight", "bias") for side in ("ih", "hh")}
+    expected |= {
+        f"gru.{kind}_{side}": (3 * width, width)[: 2 if kind == "weight" else 1]
+        for kind in ("weight", "bias")
+        for side in ("ih", "hh")
+    }
     assert {name: tuple(p.shape) for name, p in model.named_parameters()} == expected
     assert {name: tuple(p.shape) for name, p in policy.named_parameters()} == layers("net", state_dim, 2 * ACT)
     assert posterior is None
@@ -993,9 +1053,18 @@ def fill_replay(rows, lengths=(0, 1, 1, 2, 3, 5, 9, 30), seed=0):
             length, episodes, terminates = int(rng.choice(lengths)), episodes + 1, int(rng.integers(2))
             for t in range(length + 1):
                 last, number = t == length, NUM_ENVS * len(story) + env + 1
-                story.append(dict(
-                    obs=[number, -number], a=[-7e5 if last else number + 0.5], z=[episodes, env], t=t, last=int(last),
-                    reward=999 if last else number / 4, terminated=int(terminates and t == length - 1), row=len(story)))
+                story.append(
+                    dict(
+                        obs=[number, -number],
+                        a=[-7e5 if last else number + 0.5],
+                        z=[episodes, env],
+                        t=t,
+                        last=int(last),
+                        reward=999 if last else number / 4,
+                        terminated=int(terminates and t == length - 1),
+                        row=len(story),
+                    )
+                )
         del story[rows:]
     for row in range(rows):
         now = [story[row] for story in stories]
@@ -1103,18 +1172,46 @@ def test_replay_draws_odd_rows_of_a_huge_ring():
     replay.filled.fill_(2**26)
     row = replay.draw((4_000,), 1)[0]
     assert stats.chisquare(np.bincount(row.numpy() % 4, minlength=4)).pvalue > 1e-3
-    assert 0 <= row.min() and row.max() < 2**26
+    assert row.min() >= 0 and row.max() < 2**26
 
 
 # flags
-BAD = [({name: value}, set(), f"--{name.replace('_', '-')} ") for name, values in {
-    "gamma": (0.0, -0.1, math.nan), "tau": (0.0, -1.0), "horizon": (0, -1), "batch_size": (0,), "num_envs": (0, -5),
-    "learning_rate": (0.0, -1e-4, math.inf, math.nan), "hidden_dim": (0, -1), "state_dim": (0,), "latent_dim": (0, -2),
-    "rnd_dim": (0,), "rnd_buffer_size": (0, -1), "rnd_coef": (-0.1, math.nan), "beta": (-0.1,), "alpha": (-1.0,),
-    "posterior_std": (0.0,), "reward_scale": (0.0,), "policy_frequency": (0,), "target_network_frequency": (0,),
-    "eval_frequency": (-1,), "eval_episodes": (0,), "checkpoint_frequency": (-1,), "seed": (-1,), "buffer_size": (0,),
-    "num_frequencies": (-1,), "total_timesteps": (0, -1), "learning_starts": (0,), "max_grad_norm": (0.0, -1.0),
-    "consistency_coef": (-1.0,), "reward_coef": (-1.0,), "value_coef": (-1.0,)}.items() for value in values] + [
+BAD = [
+    ({name: value}, set(), f"--{name.replace('_', '-')} ")
+    for name, values in {
+        "gamma": (0.0, -0.1, math.nan),
+        "tau": (0.0, -1.0),
+        "horizon": (0, -1),
+        "batch_size": (0,),
+        "num_envs": (0, -5),
+        "learning_rate": (0.0, -1e-4, math.inf, math.nan),
+        "hidden_dim": (0, -1),
+        "state_dim": (0,),
+        "latent_dim": (0, -2),
+        "rnd_dim": (0,),
+        "rnd_buffer_size": (0, -1),
+        "rnd_coef": (-0.1, math.nan),
+        "beta": (-0.1,),
+        "alpha": (-1.0,),
+        "posterior_std": (0.0,),
+        "reward_scale": (0.0,),
+        "policy_frequency": (0,),
+        "target_network_frequency": (0,),
+        "eval_frequency": (-1,),
+        "eval_episodes": (0,),
+        "checkpoint_frequency": (-1,),
+        "seed": (-1,),
+        "buffer_size": (0,),
+        "num_frequencies": (-1,),
+        "total_timesteps": (0, -1),
+        "learning_starts": (0,),
+        "max_grad_norm": (0.0, -1.0),
+        "consistency_coef": (-1.0,),
+        "reward_coef": (-1.0,),
+        "value_coef": (-1.0,),
+    }.items()
+    for value in values
+] + [
     ({"gamma": 1.01}, set(), "--gamma"),
     ({"tau": 1.01}, set(), "--tau"),
     ({"batch_size": 1001}, set(), "--learning-starts 1000"),
@@ -1151,17 +1248,41 @@ def test_check_args_refuses(changes, given, word, capsys, monkeypatch):
     assert word in stderr
 
 
-GOOD = [{}] + [{name: value} for name, value in dict(
-    gamma=1.0, tau=1.0, batch_size=1000, buffer_size=1000, horizon=198, latent="none", rnd_coef=0.0, rnd_buffer_size=1,
-    seed=0, eval_frequency=0, checkpoint_frequency=0, num_frequencies=0, beta=0.0, consistency_coef=0.0,
-    reward_coef=0.0, value_coef=0.0, autotune=False, compile=True, cuda=False).items()] + [
-    {"learning_starts": 25, "batch_size": 25},
-    {"latent": "categorical", "latent_dim": 4, "beta": 0.01},
-    {"learned_prior": True, "prior_alpha": 0.0, "prior_decay_start": 0, "prior_decay_end": 1},
-    {"resume": "runs/x", "total_timesteps": 0},
-    {"resume": "runs/x", "eval_frequency": 0, "eval_episodes": 3},
-    {"eval_episodes": 3, "capture_video": True},
-]
+GOOD = (
+    [{}]
+    + [
+        {name: value}
+        for name, value in dict(
+            gamma=1.0,
+            tau=1.0,
+            batch_size=1000,
+            buffer_size=1000,
+            horizon=198,
+            latent="none",
+            rnd_coef=0.0,
+            rnd_buffer_size=1,
+            seed=0,
+            eval_frequency=0,
+            checkpoint_frequency=0,
+            num_frequencies=0,
+            beta=0.0,
+            consistency_coef=0.0,
+            reward_coef=0.0,
+            value_coef=0.0,
+            autotune=False,
+            compile=True,
+            cuda=False,
+        ).items()
+    ]
+    + [
+        {"learning_starts": 25, "batch_size": 25},
+        {"latent": "categorical", "latent_dim": 4, "beta": 0.01},
+        {"learned_prior": True, "prior_alpha": 0.0, "prior_decay_start": 0, "prior_decay_end": 1},
+        {"resume": "runs/x", "total_timesteps": 0},
+        {"resume": "runs/x", "eval_frequency": 0, "eval_episodes": 3},
+        {"eval_episodes": 3, "capture_video": True},
+    ]
+)
 
 
 @pytest.mark.parametrize("changes", GOOD)

@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,19 +24,42 @@ def run(cwd, *flags):
     return run_script(cwd, "rpg_maze.py", *flags)
 
 
-@pytest.mark.parametrize("name", [
-    "mlp", "normal_log_prob", "PositionalEncoding", "Replay.__init__", "Replay.add", "Replay.draw",
-    "Replay.sample_segments", "WorldModel", "Posterior.__init__", "Posterior.log_prob", "RND.error",
-    "RND.update_normalizer", "mean_k_step_value", "value_estimate", "Agent.rnd_losses", "Agent.model_losses",
-    "Agent.gradients", "Agent.descend", "Agent.update", "as_cuda_graphs", "write_checkpoint", "read_checkpoint",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp",
+        "normal_log_prob",
+        "PositionalEncoding",
+        "Replay.__init__",
+        "Replay.add",
+        "Replay.draw",
+        "Replay.sample_segments",
+        "WorldModel",
+        "Posterior.__init__",
+        "Posterior.log_prob",
+        "RND.error",
+        "RND.update_normalizer",
+        "mean_k_step_value",
+        "value_estimate",
+        "Agent.rnd_losses",
+        "Agent.model_losses",
+        "Agent.gradients",
+        "Agent.descend",
+        "Agent.update",
+        "as_cuda_graphs",
+        "write_checkpoint",
+        "read_checkpoint",
+    ],
+)
 def test_what_stands_in_both_scripts_is_the_same(name):
     """tests/test_rpg.py holds these to their references; here they must not drift apart."""
+
     def source(module):
         thing = module
         for part in name.split("."):
             thing = getattr(thing, part)
         return inspect.getsource(thing)
+
     if name == "value_estimate":  # the maze's z is never learned, so that its reward can have a baseline
         log_prob = "posterior.log_prob(s, a, z)"
         without = source(maze).replace(f"({log_prob} - args.z_baseline * posterior.baseline(z))", log_prob)
@@ -106,6 +128,7 @@ def test_log_prob_is_that_of_the_change_of_variables(monkeypatch, name, act_dim)
         def action(x):
             feed(monkeypatch, x)
             return policy(s, z)[0]
+
         jacobian = torch.autograd.functional.jacobian(action, noise)
         feed(monkeypatch, noise)
         expected = sum(-0.5 * x**2 - 0.5 * math.log(2 * math.pi) for x in noise.tolist())
@@ -188,9 +211,13 @@ def test_planning_finds_the_best_first_action():
     """A model whose state is the sum of actions and whose reward is −|state − goal|²: the plan goes to the goal."""
     args, goal = small_args(horizon=3, latent="none"), torch.tensor([0.6, -0.3])
     model = SimpleNamespace(
-        init_hidden=lambda s: s, action_encoder=lambda a: a, gru=lambda e, h: h + e, state_head=lambda h: h,
+        init_hidden=lambda s: s,
+        action_encoder=lambda a: a,
+        gru=lambda e, h: h + e,
+        state_head=lambda h: h,
         reward=lambda next_s, e: -(next_s - goal).square().sum(-1),
-        value=lambda s, z, twins: torch.zeros(twins, *s.shape[:-1]))
+        value=lambda s, z, twins: torch.zeros(twins, *s.shape[:-1]),
+    )
     torch.manual_seed(0)
     start = torch.tensor([[0.0, 0.0], [0.9, 0.9], [0.6, 1.0]])
     a = maze.plan(model, None, start, torch.zeros(3, 0), 2, args)
@@ -232,7 +259,9 @@ def benchmark_path(monkeypatch):
 def learned(tmp_path_factory):
     """A run of 3000 steps: (directory above runs/, run directory, summary)."""
     cwd = tmp_path_factory.mktemp("maze")
-    code, out, err = run(cwd, "--total-timesteps", 3000, "--hidden-dim", 32, "--rnd-dim", 32, "--figure-frequency", 1500)
+    code, out, err = run(
+        cwd, "--total-timesteps", 3000, "--hidden-dim", 32, "--rnd-dim", 32, "--figure-frequency", 1500
+    )
     assert code == 0, err
     summary = json.loads(out.splitlines()[-1])
     return cwd, cwd / summary["run_dir"], summary
@@ -254,7 +283,9 @@ def test_learning_explores(learned):
     assert rnd_loss[-1] < 0.5 * rnd_loss[0]
     info_loss = [event.value for event in events.Scalars("losses/info_loss")]
     assert info_loss[-1] < info_loss[0] - 1
-    assert {f"losses/{key}" for key in ("consistency_loss", "info_loss", "policy_loss")} <= set(events.Tags()["scalars"])
+    assert {f"losses/{key}" for key in ("consistency_loss", "info_loss", "policy_loss")} <= set(
+        events.Tags()["scalars"]
+    )
 
 
 def test_coverage_is_what_the_replay_saw(learned):
@@ -304,10 +335,16 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert json.loads((halves / "args.json").read_text()) == saved
 
 
-@pytest.mark.parametrize("flags", [
-    "--latent categorical --policy gmm --goal 2,2", "--latent none --policy cem", "--latent none --policy flow",
-    "--num-frequencies 0 --goal 0,0", "--rnd-buffer-size 100 --no-rnd-normalize --latent-dim 1 --beta 0",
-])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--latent categorical --policy gmm --goal 2,2",
+        "--latent none --policy cem",
+        "--latent none --policy flow",
+        "--num-frequencies 0 --goal 0,0",
+        "--rnd-buffer-size 100 --no-rnd-normalize --latent-dim 1 --beta 0",
+    ],
+)
 def test_every_variant_runs(tmp_path, flags):
     code, out, err = run(tmp_path, *TINY, "--total-timesteps", 300, *flags.split())
     assert code == 0, err
@@ -342,13 +379,21 @@ def test_latents():
     assert maze.sample_z(7, maze.Args(latent="none"), "cpu").shape == (7, 0)
 
 
-@pytest.mark.parametrize("flags, names", [
-    (dict(horizon=0), "--horizon"), (dict(batch_size=5000), "--batch-size"), (dict(gamma=1.5), "--gamma"),
-    (dict(latent="none", beta=0.1), "--beta"), (dict(latent="categorical", posterior_std=1.0), "--posterior-std"),
-    (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"), (dict(beta=0.0, z_baseline=False), "--z-baseline"),
-    (dict(reward_scale=1.0), "--reward-scale"),
-    (dict(learning_starts=64, num_envs=50), "--learning-starts"), (dict(buffer_size=999), "--buffer-size"),
-])
+@pytest.mark.parametrize(
+    "flags, names",
+    [
+        (dict(horizon=0), "--horizon"),
+        (dict(batch_size=5000), "--batch-size"),
+        (dict(gamma=1.5), "--gamma"),
+        (dict(latent="none", beta=0.1), "--beta"),
+        (dict(latent="categorical", posterior_std=1.0), "--posterior-std"),
+        (dict(rnd_coef=0.0, rnd_normalize=False), "--rnd-normalize"),
+        (dict(beta=0.0, z_baseline=False), "--z-baseline"),
+        (dict(reward_scale=1.0), "--reward-scale"),
+        (dict(learning_starts=64, num_envs=50), "--learning-starts"),
+        (dict(buffer_size=999), "--buffer-size"),
+    ],
+)
 def test_bad_flags(capsys, flags, names):
     with pytest.raises(SystemExit) as stop:
         maze.check_args(maze.Args(**flags), set(flags))
@@ -357,8 +402,12 @@ def test_bad_flags(capsys, flags, names):
 
 
 def test_bad_input_as_typed(tmp_path):
-    for flags, names in (("--goal 5,5", "goal=5,5"), ("--resume nowhere", "nowhere"), ("--hidden-dim 6000000", "memory"),
-                         ("--no-rnd-normalize --rnd-coef 0", "--rnd-normalize")):
+    for flags, names in (
+        ("--goal 5,5", "goal=5,5"),
+        ("--resume nowhere", "nowhere"),
+        ("--hidden-dim 6000000", "memory"),
+        ("--no-rnd-normalize --rnd-coef 0", "--rnd-normalize"),
+    ):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and names in err and len(err.splitlines()) == 1 and not out
     assert not list(tmp_path.iterdir())
@@ -367,6 +416,7 @@ def test_bad_input_as_typed(tmp_path):
 def test_results_hold_one_run_under_each_name(tmp_path, benchmark_path):
     """Steps rise and coverage never falls in the committed curves; two runs mixed under one name are refused."""
     from maze import RESULTS, read
+
     for curve in read(RESULTS / "maze.csv", "method", "seed").values():
         assert (np.diff(np.array(curve), axis=0) >= [[1, 0]]).all()
     (tmp_path / "mixed.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nours,1,5000,0.3\n")
@@ -376,25 +426,40 @@ def test_results_hold_one_run_under_each_name(tmp_path, benchmark_path):
 
 def test_order_compares_means_at_the_last_common_step(capsys, benchmark_path):
     from maze import PANELS, order
-    flat = {(title.split(":")[0][-1], name): [(0.0, 0.0), (240e3, 0.5)] for title, methods in PANELS.items()
-            for name in methods.values() if name}
+
+    flat = {
+        (title.split(":")[0][-1], name): [(0.0, 0.0), (240e3, 0.5)]
+        for title, methods in PANELS.items()
+        for name in methods.values()
+        if name
+    }
     paper = flat | {("A", "latent=None"): [(0.0, 0.0), (240e3, 0.38)]}  # behind two curves of its panel, by 0.12
-    ours = {("ours", "1"): [(5.0, 0.2), (10.0, 0.9)], ("none", "1"): [(5.0, 0.5), (10.0, 0.5)],
-            ("none", "2"): [(5.0, 0.1)]}  # the last common step is 5, where none's mean is 0.3
+    ours = {
+        ("ours", "1"): [(5.0, 0.2), (10.0, 0.9)],
+        ("none", "1"): [(5.0, 0.5), (10.0, 0.5)],
+        ("none", "2"): [(5.0, 0.1)],
+    }  # the last common step is 5, where none's mean is 0.3
     order(ours, paper)
     _, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert rows == ["| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |", "", "0 of 1 in the paper's order"]
+    assert rows == [
+        "| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |",
+        "",
+        "0 of 1 in the paper's order",
+    ]
     paper = flat | {("D", "No buffer"): [(0.0, 0.0), (240e3, 0.38)]}
     order(ours | {("small-buffer", "1"): [(5.0, 0.1)], ("no-buffer", "1"): [(5.0, 0.3)]}, paper)
     _, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:2]] == [("| ours > small-buffer", "yes |"),
-                                                                                 ("| ours > no-buffer", "no |")]
+    assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:2]] == [
+        ("| ours > small-buffer", "yes |"),
+        ("| ours > no-buffer", "no |"),
+    ]
     assert rows[-1] == "1 of 2 in the paper's order"
 
 
 def test_maze_bonus_by_loops(learned, benchmark_path):
     """The cells of benchmark/maze_bonus.py, from the checkpoint square by square."""
     from maze_bonus import row
+
     _, run_dir, summary = learned
     agent = torch.load(run_dir / "model.pt", weights_only=True)
     visits = np.load(run_dir / "maze.npz")["visits"]

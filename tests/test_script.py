@@ -16,15 +16,32 @@ from conftest import ROOT, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-TINY = ("--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 4 "
-        "--eval-episodes 2 --eval-frequency 200 --checkpoint-frequency 200 --total-timesteps 400").split()
-LOSSES = {"consistency_loss", "reward_loss", "value_loss", "policy_loss", "alpha", "alpha_loss", "entropy", "info_loss",
-          "info_reward", "rnd_loss", "rnd_reward", "grad_norm", "values"}
+TINY = (
+    "--hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 --latent-dim 3 --num-envs 4 "
+    "--eval-episodes 2 --eval-frequency 200 --checkpoint-frequency 200 --total-timesteps 400"
+).split()
+LOSSES = {
+    "consistency_loss",
+    "reward_loss",
+    "value_loss",
+    "policy_loss",
+    "alpha",
+    "alpha_loss",
+    "entropy",
+    "info_loss",
+    "info_reward",
+    "rnd_loss",
+    "rnd_reward",
+    "grad_norm",
+    "values",
+}
 
 
 def start(cwd, *flags, **kwargs):
     command = [sys.executable, str(ROOT / "rpg.py"), *map(str, flags)]
-    return subprocess.Popen(command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
 
 
 def run(cwd, *flags):
@@ -119,7 +136,9 @@ torch.compile, sys.argv = slow_at_first, {["rpg.py", "--env-id", "toy_envs:Toy-v
 runpy.run_path({str(ROOT / "rpg.py")!r}, run_name="__main__")
 """
     env = {**ENV, "PYTHONPATH": f"{ENV['PYTHONPATH']}:{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", slow], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", slow], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0 and done.stderr == "note: --cudagraphs is for a GPU: off\n", done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["global_step"] == 400 and summary["sps"] > 400 / 8
@@ -189,8 +208,18 @@ def test_half_written_checkpoints_are_never_used(finished):
 @pytest.mark.parametrize("flags", [["--eval-episodes", "100"], ["--async-envs"]], ids=" ".join)
 def test_ctrl_c_saves_and_ends_in_order(tmp_path, flags):
     """Also in the middle of an evaluation, and with workers, to which a terminal sends it too."""
-    process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--total-timesteps", "1000000", *flags,
-                    "--checkpoint-frequency", "0", start_new_session=True)
+    process = start(
+        tmp_path,
+        "--env-id",
+        "toy_envs:Toy-v0",
+        *TINY,
+        "--total-timesteps",
+        "1000000",
+        *flags,
+        "--checkpoint-frequency",
+        "0",
+        start_new_session=True,
+    )
     while not any(scalars(run_dir).get("losses/alpha") for run_dir in tmp_path.glob("runs/*")):
         assert process.poll() is None
         time.sleep(0.1)
@@ -201,12 +230,15 @@ def test_ctrl_c_saves_and_ends_in_order(tmp_path, flags):
     assert torch.load(tmp_path / summary["run_dir"] / "checkpoint.pt")["progress"][0] == summary["global_step"] > 0
 
 
-@pytest.mark.parametrize("flags, culprit", [
-    (["--env-id", "toy_envs:ToyNaN-v0", *TINY], "observation"),
-    (["--env-id", "toy_envs:Toy-v0", *TINY, "--reward-scale", "1e38"], "losses/"),
-    (["--env-id", "toy_envs:Toy-v0", *TINY, "--learning-rate", "1e20"], "losses/"),
-    (["--env-id", "toy_envs:ToyDeaf-v0", *TINY, "--learning-rate", "1e20"], "losses/"),  # nan, in its actions alone
-])
+@pytest.mark.parametrize(
+    "flags, culprit",
+    [
+        (["--env-id", "toy_envs:ToyNaN-v0", *TINY], "observation"),
+        (["--env-id", "toy_envs:Toy-v0", *TINY, "--reward-scale", "1e38"], "losses/"),
+        (["--env-id", "toy_envs:Toy-v0", *TINY, "--learning-rate", "1e20"], "losses/"),
+        (["--env-id", "toy_envs:ToyDeaf-v0", *TINY, "--learning-rate", "1e20"], "losses/"),  # nan, in its actions alone
+    ],
+)
 def test_nan_stops_the_run_after_saving_what_is_good(tmp_path, flags, culprit):
     code, _, err = run(tmp_path, *flags, "--checkpoint-frequency", "40")
     (run_dir,) = tmp_path.glob("runs/*")
@@ -215,11 +247,16 @@ def test_nan_stops_the_run_after_saving_what_is_good(tmp_path, flags, culprit):
     assert all(value.isfinite().all() for value in state["agent"].values()) and ring["data"].isfinite().all()
 
 
-@pytest.mark.parametrize("flags, dropped", [
-    ("--latent none", "--latent-dim"), ("--latent categorical --learned-prior --prior-decay-start 100", ""),
-    ("--rnd-coef 0 --no-autotune", "--rnd-dim"), ("--learned-prior --num-frequencies 0 --horizon 1", ""),
-    ("--async-envs --rnd-buffer-size 100 --beta 0", ""),
-])
+@pytest.mark.parametrize(
+    "flags, dropped",
+    [
+        ("--latent none", "--latent-dim"),
+        ("--latent categorical --learned-prior --prior-decay-start 100", ""),
+        ("--rnd-coef 0 --no-autotune", "--rnd-dim"),
+        ("--learned-prior --num-frequencies 0 --horizon 1", ""),
+        ("--async-envs --rnd-buffer-size 100 --beta 0", ""),
+    ],
+)
 def test_every_variant_trains(tmp_path, flags, dropped):
     tiny = list(TINY)
     if dropped:
@@ -249,18 +286,26 @@ def test_metaworld_smoke(tmp_path):
     assert json.loads(out.splitlines()[-1])["success_final"] == 0.0
 
 
-@pytest.mark.parametrize("flags, says", [
-    (["--env-id", "HalfChetah-v5"], "HalfCheetah-v5"),
-    (["--env-id", "metaworld-basketbal"], "metaworld-basketball"),
-    (["--env-id", "CartPole-v1"], "discrete"),
-    (["--env-id", "toy_envs:Toy-v0", "--env-options", "fixed-ball"], "fixed-ball"),
-    (["--env-id", "Pendulum-v1", "--num-frequencies", "3"], "--num-frequencies"),
-    (["--seed", "99999999999999999999"], "--seed"), (["--resume", ""], "--resume"),
-    (["--env-id", "Pendulum-v1", "--buffer-size", "1000000000000000"], "memory"),
-    (["--env-id", "Pendulum-v1", "--hidden-dim", "6000000"], "memory"),
-    (["--horizon", "0"], "--horizon 0"), (["--latent", "none", "--latent-dim", "6"], "--latent-dim"),
-    (["--batch-size", "4096"], "--learning-starts"), (["--resume", "nowhere"], "nowhere"), (["--track"], "wandb"),
-], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (["--env-id", "HalfChetah-v5"], "HalfCheetah-v5"),
+        (["--env-id", "metaworld-basketbal"], "metaworld-basketball"),
+        (["--env-id", "CartPole-v1"], "discrete"),
+        (["--env-id", "toy_envs:Toy-v0", "--env-options", "fixed-ball"], "fixed-ball"),
+        (["--env-id", "Pendulum-v1", "--num-frequencies", "3"], "--num-frequencies"),
+        (["--seed", "99999999999999999999"], "--seed"),
+        (["--resume", ""], "--resume"),
+        (["--env-id", "Pendulum-v1", "--buffer-size", "1000000000000000"], "memory"),
+        (["--env-id", "Pendulum-v1", "--hidden-dim", "6000000"], "memory"),
+        (["--horizon", "0"], "--horizon 0"),
+        (["--latent", "none", "--latent-dim", "6"], "--latent-dim"),
+        (["--batch-size", "4096"], "--learning-starts"),
+        (["--resume", "nowhere"], "nowhere"),
+        (["--track"], "wandb"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_bad_input_is_one_line_and_creates_nothing(tmp_path, flags, says):
     code, out, err = run(tmp_path, *flags)
     assert code == 2 and says in err and err.strip().count("\n") == 0, err
@@ -319,9 +364,11 @@ def test_progress_bar_on_a_terminal(tmp_path):
 
 def test_a_thousand_updates_learn(tmp_path):
     """The success of a dense toy task rises well above that of the first policy."""
-    flags = ("--hidden-dim 32 --state-dim 16 --batch-size 64 --latent-dim 2 --num-envs 2 --horizon 2 --rnd-coef 0 --tau 0.02 "
-             "--learning-rate 3e-3 --reward-scale 20 --consistency-coef 10 --eval-frequency 0 --learning-starts 100 "
-             "--total-timesteps 2400").split()
+    flags = (
+        "--hidden-dim 32 --state-dim 16 --batch-size 64 --latent-dim 2 --num-envs 2 --horizon 2 --rnd-coef 0 --tau 0.02 "
+        "--learning-rate 3e-3 --reward-scale 20 --consistency-coef 10 --eval-frequency 0 --learning-starts 100 "
+        "--total-timesteps 2400"
+    ).split()
     code, out, err = run(tmp_path, "--env-id", "toy_envs:ToyDense-v0", *flags)
     assert code == 0, err
     summary = json.loads(out.splitlines()[-1])

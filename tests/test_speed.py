@@ -1,4 +1,5 @@
 """benchmark/speed.py counts multiply-adds from the layers; torch counts those of the products that really run."""
+
 import sys
 from pathlib import Path
 

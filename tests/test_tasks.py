@@ -233,14 +233,23 @@ def test_five_take_little_more_memory_than_one():
     assert len(more) == len(IDS) and max(map(float, more.values())) < 250.0, more
 
 
-@pytest.mark.parametrize("env_id, place", [
-    ("ant-push-sparse", lambda d, error: d.qpos.__setitem__(slice(3), (0.0, 14.0 - error, 0.75))),  # 5 m before (0, 19)
-    ("block-push", lambda d, error: d.qpos.__setitem__(slice(4), (-1.4, 1.4, 0.0, 1.2 - error))),  # 0.2 m from its goal
-    ("block-push-1", lambda d, error: d.qpos.__setitem__(slice(2), (-1.2 + error, 1.4))),
-    ("cheetah-back", lambda d, error: d.qpos.__setitem__(0, -10.0 + error)),
-    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-1.5, 0.72 * 1.57 - error))),
-    ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-0.72 * 1.57 + error, 1.5))),
-])
+@pytest.mark.parametrize(
+    "env_id, place",
+    [
+        (
+            "ant-push-sparse",
+            lambda d, error: d.qpos.__setitem__(slice(3), (0.0, 14.0 - error, 0.75)),
+        ),  # 5 m before (0, 19)
+        (
+            "block-push",
+            lambda d, error: d.qpos.__setitem__(slice(4), (-1.4, 1.4, 0.0, 1.2 - error)),
+        ),  # 0.2 m from its goal
+        ("block-push-1", lambda d, error: d.qpos.__setitem__(slice(2), (-1.2 + error, 1.4))),
+        ("cheetah-back", lambda d, error: d.qpos.__setitem__(0, -10.0 + error)),
+        ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-1.5, 0.72 * 1.57 - error))),
+        ("cabinet-sparse", lambda d, error: d.qpos.__setitem__(slice(-2, None), (-0.72 * 1.57 + error, 1.5))),
+    ],
+)
 def test_success_flips_at_its_threshold(env_id, place):
     """A state just short of success and one just beyond it, at rest, and a decision of doing nothing."""
     for error, success in ((0.02, 0.0), (-0.02, 1.0)):
@@ -274,8 +283,10 @@ def test_adroit_is_the_package(task):
         site = lambda name: package.data.site(name).xpos  # noqa: E731
         state, objects = {
             "door": lambda: ([theirs[:27], theirs[29:32]], [theirs[28:29], site("S_handle"), theirs[35:38]]),
-            "hammer": lambda: ([theirs[33:36], site("tool"), theirs[42:45], theirs],
-                               [site("S_grasp"), site("tool"), site("S_target")]),
+            "hammer": lambda: (
+                [theirs[33:36], site("tool"), theirs[42:45], theirs],
+                [site("S_grasp"), site("tool"), site("S_target")],
+            ),
             "pen": lambda: ([theirs], [theirs[39:42], theirs[33:36]]),
             "relocate": lambda: ([theirs], [theirs[30:33], theirs[36:39]]),
         }[task]()
@@ -327,10 +338,15 @@ def test_pen_starts_away_from_its_goal():
     assert max(cosines) < 0.9 and min(cosines) < -0.7
 
 
-@pytest.mark.parametrize("task, seed, settings", [
-    ("door", 1, {}), ("hammer", 1, {}), ("pen", 2, {}),
-    ("relocate", 0, dict(samples=30, horizon=14, knots=3, noise=0.4)),
-])
+@pytest.mark.parametrize(
+    "task, seed, settings",
+    [
+        ("door", 1, {}),
+        ("hammer", 1, {}),
+        ("pen", 2, {}),
+        ("relocate", 0, dict(samples=30, horizon=14, knots=3, noise=0.4)),
+    ],
+)
 def test_adroit_is_solved_by_planning(task, seed, settings):
     """Measured, decisions until success: door 22 and hammer 15 at the package's stricter thresholds, pen 14, relocate
     26. The palm, latch or tool, and door or nail move as the task wants: nothing is solved at the start."""
@@ -442,8 +458,9 @@ def test_pixels_show_the_state():
 
 
 def test_cheetah_is_gymnasiums():
-    env, package = make_env("cheetah-back", seed=3), gym.make(
-        "HalfCheetah-v5", exclude_current_positions_from_observation=False
+    env, package = (
+        make_env("cheetah-back", seed=3),
+        gym.make("HalfCheetah-v5", exclude_current_positions_from_observation=False),
     )
     obs, theirs = env.reset(seed=3)[0], package.reset(seed=3)[0]
     for _ in range(50):
