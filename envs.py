@@ -15,11 +15,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes.util
+import dataclasses
 import datetime
 import difflib
 import functools
 import importlib.util
+import inspect
 import io
+import itertools
+import json
 import math
 import os
 import re
@@ -27,9 +31,10 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -1019,47 +1024,6 @@ class EpisodeSummary(gym.Wrapper):
         return result
 
 
-def average(summaries: Sequence[Sequence[float]]) -> dict[str, float]:
-    """{name of SUMMARY: mean over the episodes}, without those that are unknown."""
-    means = np.mean(summaries, 0).tolist() if summaries else []
-    return {name: mean for name, mean in zip(SUMMARY, means) if not math.isnan(mean)}
-
-
-def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) -> None:
-    """Write the summaries of episodes 0, 1, … of an evaluation at `step` to a CSV. Rows of earlier steps stay, and
-    those of this step's further episodes. A kill leaves the old file or the new one."""
-    old = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist() if path.exists() else []
-    old = [row for row in old if (row[0], row[1] < len(summaries)) < (step, True)]
-    table = sorted(old + [[step, i, *summary] for i, summary in enumerate(summaries)])
-    header = ",".join(["step", "episode", *(name.replace("episodic_", "") for name in SUMMARY)])
-    np.savetxt(f"{path}.new", table, "%.10g", ",", header=header, comments="")
-    os.replace(f"{path}.new", path)
-
-
-def show_progress(step: int, total: int, sps: float, means: dict[str, float], over: bool) -> None:
-    """A line on standard output: steps, steps a second, time left, means; with a bar, and in place, on a terminal."""
-    left = datetime.timedelta(seconds=int((total - step) / max(sps, 0.1)))
-    line = f"step {step:,} of {total:,} | {sps:.0f} steps/s | {left} left"
-    line += "".join(f" | {name.replace('episodic_', '')} {mean:.2f}" for name, mean in means.items())
-    on_terminal = sys.stdout.isatty()
-    bar = f"\r{'█' * int(20 * step / total):░<20.20} " if on_terminal else ""
-    print(bar + line, end="\x1b[K" if on_terminal and not over else "\n", flush=True)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks of up to 32 MB. It would return them to the kernel, which zeroes their pages anew for
-    the next update: thousands of them, up to 6 % of its time. Nothing happens where there is no glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt:
-        mallopt(-3, 2**25), mallopt(-1, 2**31 - 1)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-
-
-def refuse(message: Any, code: int = 2) -> NoReturn:
-    """End the program with one line on standard error; exit code 2 is for bad input."""
-    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(code)
-
-
 def save_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
     """Write frames (height, width, 3) uint8, `fps` a second, as an endless GIF; nothing without frames."""
     if not frames:
@@ -1181,6 +1145,380 @@ def make_vector_env(
         finally:
             signal.signal(signal.SIGINT, ctrl_c)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What every script needs around its algorithm: the command line, a run's directory and its files, checkpoints, signals,
+# and what is printed. Nothing below knows what is learned. torch and tyro are imported where they are used, so that
+# `python envs.py` starts without them.
+# ----------------------------------------------------------------------------------------------------------------------
+def refuse(message: Any, code: int = 2) -> NoReturn:
+    """End the program with one line on standard error; exit code 2 is for bad input."""
+    say(f"{Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def warn(message: Any) -> None:
+    """One line on standard error; the program goes on."""
+    say(f"{Path(sys.argv[0]).name}: warning: {one_line(message)}", file=sys.stderr)
+
+
+def say(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print to standard output (or `file`). A pipe or a terminal that has been closed must not end a run."""
+    file = sys.stdout if file is None else file
+    try:
+        print(text, end=end, file=file, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # what is still in its buffer must go somewhere at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
+def prepare_console() -> None:
+    """Let every character be printed: as ? where the console's encoding lacks it (cp1252, latin-1), and as nothing
+    where standard output or error is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open as long as the program is
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def whole_number(text: str) -> int:
+    """The integer of "2000000" or of "2e6". ValueError if it is none."""
+    with contextlib.suppress(ValueError):
+        return int(text)  # exact also beyond 2**53
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} is not a whole number")
+    return int(number)
+
+
+def parse_flags(args_class: type, description: str, default: Any) -> Any:
+    """An instance of a dataclass from the command line, by tyro. `--help` shows the dataclass's own groups (the
+    comments `# --- name` above its fields) and the comment behind each field; integers may be written as 2e6."""
+    import tyro
+
+    types = get_type_hints(args_class)
+    groups: dict[str, list] = {}
+    for line in inspect.getsource(args_class).splitlines():
+        heading = re.match(r"    # --- (.*)", line)
+        flag = re.match(r"    (\w+): .*?  # (.*)", line)
+        if heading:
+            fields = groups[heading[1]] = []
+        elif flag:
+            name, help_text = flag.groups()
+            kind = Annotated[types[name], tyro.conf.arg(help=help_text)]
+            fields.append((name, kind, dataclasses.field(default=getattr(default, name))))
+    members = []
+    for heading, fields in groups.items():
+        name = re.sub(r"\W+", "_", heading)
+        group = dataclasses.make_dataclass(name, fields)
+        members.append((name, group, dataclasses.field(default_factory=group)))
+    grouped = dataclasses.make_dataclass("Grouped", members)
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def integer(info: Any) -> Any:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda words: whole_number(words[0]),
+            is_instance=lambda value: isinstance(value, int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    parsed = tyro.cli(tyro.conf.OmitArgPrefixes[grouped], description=description, registry=registry)
+    flat = {}
+    for group in vars(parsed).values():
+        flat |= vars(group)
+    return args_class(**flat)
+
+
+def parse_args(args_class: type, description: str | None, changeable: Collection[str]) -> tuple[Any, set[str]]:
+    """The script's Args, and the names of those that were typed. With --resume RUN_DIR the others are the run's own,
+    and only those that are `changeable` may be typed differently: else one line, exit code 2."""
+    prepare_console()
+    description = (description or "").split("\n\n")[0]  # none under python -OO
+    words = [word[2:].split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
+    given = {word.replace("-", "_").removeprefix("no_") for word in words}
+    args = parse_flags(args_class, description, args_class())
+    if args.resume is None:
+        return args, given
+    path = Path(args.resume, "args.json")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved.keys() != vars(args).keys():  # another version's: the missing ones would be today's defaults
+            raise KeyError
+        for name, value in saved.items():
+            if isinstance(value, list):
+                saved[name] = tuple(value)
+        args = parse_flags(args_class, description, args_class(**saved))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        refuse(f"--resume {args.resume}: not the directory of a run (no args.json with just this script's flags)")
+    for name in sorted(given - set(changeable)):
+        value, old = getattr(args, name), saved[name]
+        if value != old:
+            refuse(
+                f"{flag_text(name, value)}: the run in {args.resume} was started with {flag_text(name, old)} and keeps "
+                "it; leave the flag out, or start a new run"
+            )
+    return args, given
+
+
+def flag_text(name: str, value: Any) -> str:
+    """A flag as it is typed: --hidden-dim 32, --no-autotune."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    if isinstance(value, tuple):
+        value = " ".join(map(str, value))
+    return f"--{flag} {value}"
+
+
+def make_run_dir(env_id: str, exp_name: str, seed: int) -> Path:
+    """Make and return runs/<env_id>__<exp_name>__<seed>__<time>, without characters that a file system may refuse; with
+    a number behind it where another run of the same second has that name."""
+    name = re.sub(r"[^\w.+=,@-]+", "-", f"{env_id}__{exp_name}__{seed}__{int(time.time())}")
+    for attempt in itertools.count(1):
+        run_dir = Path("runs", name if attempt == 1 else f"{name}-{attempt}")
+        if not run_dir.exists():
+            with contextlib.suppress(FileExistsError):  # another run was faster
+                run_dir.mkdir(parents=True)
+                return run_dir
+
+
+def lock(run_dir: Path) -> bool:
+    """Whether this process may write to a run: True if no other one trains it. Ends with the process, however that
+    ends. (Windows has no such locks: always True there.)"""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    descriptor = os.open(run_dir, os.O_RDONLY)  # stays open as long as the process lives
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def replace_file(path: Path, write: Callable) -> None:
+    """Let write(file) fill a new binary file, which gets its name when it is complete and on the disk: a kill, a full
+    disk or a power cut leaves the old file. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    with open(new, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, complete or not at all."""
+    replace_file(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
+
+
+def write_checkpoint(run_dir: Path, state: dict) -> None:
+    """Write checkpoint.pt, `state`, which holds all that a resumed run needs, and beside it model.pt, the weights
+    state["agent"] alone. Raises OSError."""
+    import torch
+
+    replace_file(run_dir / "checkpoint.pt", lambda file: torch.save(state, file))
+    replace_file(run_dir / "model.pt", lambda file: torch.save(state["agent"], file))
+
+
+def read_checkpoint(run_dir: Path, device: Any = "cpu") -> dict:
+    """The newest checkpoint of a run, its tensors on `device`. Runs no code from the file. An exception (of many kinds)
+    if there is none, or if a bit of it has changed."""
+    import torch
+
+    path = Path(run_dir, "checkpoint.pt")
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:  # torch.load looks at no checksum
+            raise ValueError("wrong checksum")
+    return torch.load(path, device, weights_only=True)
+
+
+class Stop:
+    """Ends a run in order. `requested` is True after the first Ctrl-C, SIGTERM or SIGHUP (the terminal is closed); the
+    second one ends the process at once, also where an environment or a compiler does not return."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def listen(self) -> None:
+        """Take over the signals; but not a SIGHUP that `nohup` has the process ignore."""
+        for number in self._numbers():
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    @staticmethod
+    def _numbers() -> list[int]:
+        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.requested = True
+        for number in self._numbers():
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # not print, which may be what was interrupted
+            os.write(2, b"\nstopping after this step, with a checkpoint; once more: at once\n")
+
+
+def free_memory() -> float:
+    """Bytes that this process can still take, by the kernel and by its container; infinite where neither tells."""
+    free = [math.inf]
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])
+        free.append(int((group / "memory.max").read_text()) - used)
+    return min(free)
+
+
+def require_memory(size: float, what: str, device: Any) -> None:
+    """ValueError if `size` bytes do not fit into the free memory of a torch device: before they are touched, for else
+    the kernel kills the run in the middle of it."""
+    import torch
+
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if size > free:
+        raise ValueError(
+            f"{what} takes {size / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free: --buffer-size less"
+        )
+
+
+def set_threads(args: Any, given: set[str]) -> None:
+    """Use --num-threads threads of the CPU, or as many as OMP_NUM_THREADS says, if it does and the flag is not typed."""
+    import torch
+
+    if "num_threads" in given or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(args.num_threads)
+    args.num_threads = torch.get_num_threads()
+
+
+def choose_device(args: Any, given: set[str]) -> Any:
+    """The torch.device of a run: the GPU if there is one (CUDA_VISIBLE_DEVICES chooses it) and unless --no-cuda."""
+    import torch
+
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
+        if "cuda" in given and args.cuda:
+            warn("--cuda, but torch finds no GPU here: running on the CPU")
+        if args.cudagraphs:
+            say("note: --cudagraphs is for a GPU: off", file=sys.stderr)
+    return device
+
+
+def device_name(device: Any) -> str:
+    """The device in words: "CPU (1 thread)", "GPU 0 (NVIDIA H100)"."""
+    import torch
+
+    if device.type == "cuda":
+        index = torch.cuda.current_device()
+        return f"GPU {index} ({torch.cuda.get_device_name(index)})"
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' * (threads > 1)})"
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks of up to 32 MB. It would return them to the kernel, which zeroes their pages anew for
+    the next update: thousands of them, up to 6 % of its time. Nothing happens where there is no glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def crossed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]; never if `every` is 0."""
+    return every > 0 and now // every > before // every
+
+
+def average(summaries: Sequence[Sequence[float]]) -> dict[str, float]:
+    """{name of SUMMARY: mean over the episodes}, without those that are unknown."""
+    means = np.mean(summaries, 0).tolist() if summaries else []
+    return {name: mean for name, mean in zip(SUMMARY, means) if not math.isnan(mean)}
+
+
+def figures(means: dict[str, float]) -> str:
+    """`means` as text: "return 3.20 | length 60.00 | success_final 0.10"."""
+    return " | ".join(f"{name.replace('episodic_', '')} {mean:.2f}" for name, mean in means.items())
+
+
+def read_summaries(path: Path) -> list[list[float]]:
+    """The rows [step, episode, *SUMMARY] of an eval.csv; none if there is no such file."""
+    if not path.exists():
+        return []
+    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist()
+
+
+def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) -> None:
+    """Write the summaries of episodes 0, 1, … of an evaluation at `step` to an eval.csv. They replace rows of the same
+    and of later steps, which a resumed run makes anew. Raises OSError."""
+    rows = [row for row in read_summaries(path) if row[0] < step]
+    rows += [[step, episode, *summary] for episode, summary in enumerate(summaries)]
+    header = ",".join(["step", "episode", *(name.replace("episodic_", "") for name in SUMMARY)])
+    replace_file(path, lambda file: np.savetxt(file, rows, "%.10g", ",", header=header, comments=""))
+
+
+class Speed:
+    """Environment steps a second. The clock is started when updates run at their usual speed; nothing is known before."""
+
+    def __init__(self) -> None:
+        self._start: tuple[int, float] | None = None
+
+    def start(self, step: int) -> None:
+        self._start = step, time.perf_counter()
+
+    def sps(self, step: int) -> float | None:
+        """Steps a second since the start, None if there are none yet."""
+        if self._start is None or step == self._start[0]:
+            return None
+        return (step - self._start[0]) / max(time.perf_counter() - self._start[1], 1e-3)
+
+
+class Progress:
+    """Lines on standard output, or on a terminal one line with a bar, drawn anew in its place."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._printed = -math.inf
+        self._on_terminal = sys.stdout.isatty()
+
+    def show(self, step: int, sps: float | None, means: dict[str, float], over: bool = False) -> None:
+        """Steps, steps a second, time left, means: if a while has passed since the last line, or if it is the last one."""
+        now = time.perf_counter()
+        if now - self._printed < (0.2 if self._on_terminal else 10) and not over:
+            return
+        self._printed = now
+        parts = [f"step {step:,} of {self.total:,}"]
+        if sps is not None:
+            left = datetime.timedelta(seconds=int(max(self.total - step, 0) / max(sps, 0.1)))
+            parts += [f"{sps:.0f} steps/s", f"{left} left"]
+        if means:
+            parts.append(figures(means))
+        line = " | ".join(parts)
+        if self._on_terminal:
+            bar = f"{'█' * int(20 * step / self.total):░<20.20}"
+            say(f"\r{bar} {line}\x1b[K", end="\n" if over else "")
+        else:
+            say(line)
+
+    def note(self, text: str) -> None:
+        """A line of its own, which stays."""
+        say(f"\r{text}\x1b[K" if self._on_terminal else text)
 
 
 def show(env: gym.Env) -> None:
