@@ -13,6 +13,7 @@ with one line that names the fix.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import ctypes.util
 import dataclasses
@@ -26,13 +27,15 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import signal
 import sys
 import time
+import traceback
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, get_type_hints
 
@@ -64,7 +67,10 @@ class Task(gym.Env):
     def __init__(self, model: Any, data: Any, act_dim: int, obs_dim: int, render_mode: str | None) -> None:
         import mujoco  # here: users of other environments should not wait for it
 
-        self.model, self.data, self.render_mode, self._mujoco = model, data, render_mode, mujoco
+        self.model = model
+        self.data = data
+        self.render_mode = render_mode
+        self._mujoco = mujoco
         self.metadata = self.metadata | {"render_fps": round(1.0 / (self.substeps * model.opt.timestep))}
         self.action_space = gym.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
@@ -81,7 +87,8 @@ class Task(gym.Env):
         """What every step returns; in a sparse task the success is the reward."""
         self._decisions += 1
         success = 1.0 if success else 0.0
-        reward = success if reward is None else reward
+        if reward is None:
+            reward = success
         return obs, reward, False, self._decisions >= self.horizon, {"success": success}
 
     def render(self) -> np.ndarray | None:
@@ -91,7 +98,9 @@ class Task(gym.Env):
             from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
             self.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
-            camera = {"camera_name" if isinstance(self.camera, str) else "default_cam_config": self.camera}
+            camera = {"default_cam_config": self.camera}
+            if isinstance(self.camera, str):
+                camera = {"camera_name": self.camera}
             self._renderer = MujocoRenderer(self.model, self.data, width=FRAME_SIZE, height=FRAME_SIZE, **camera)
         return self._renderer.render("rgb_array")
 
@@ -139,7 +148,9 @@ class MetaWorld(Task):
     Truncated after 100 decisions.
     """
 
-    horizon, substeps, object_dim = 100, 5 * ACTION_REPEAT, 7
+    horizon = 100
+    substeps = 5 * ACTION_REPEAT
+    object_dim = 7
     # Not one of the package's cameras: the corner ones are upside down in v3.
     camera = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}
 
@@ -147,33 +158,44 @@ class MetaWorld(Task):
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # here, as above
 
         self.task = task
-        self.sim = sim = sparse(ALL_V3_ENVIRONMENTS[f"{task}-v3"])()
+        self.sim = sparse(ALL_V3_ENVIRONMENTS[f"{task}-v3"])()
+        sim = self.sim
         super().__init__(sim.model, sim.data, 4, 39 + self.object_dim, render_mode)
         sim._partially_observable = False  # show the goal ...
         sim.__dict__.pop("sawyer_observation_space", None)  # ... which bounds cached while it was hidden would clip
-        sim._freeze_rand_vec, sim.seeded_rand_vec, sim._set_task_called = False, True, True  # new goals, from our seed
+        sim._freeze_rand_vec = False  # new goals at every reset ...
+        sim.seeded_rand_vec = True  # ... from our seed
+        sim._set_task_called = True
         if "fixed-ball" in options:
             space = sim._random_reset_space
-            space.low[:2] = space.high[:2] = FIXED_BALL_XY
-        self._low, self._high = sim.sawyer_observation_space.low, sim.sawyer_observation_space.high
+            space.low[:2] = FIXED_BALL_XY
+            space.high[:2] = FIXED_BALL_XY
+        self._low = sim.sawyer_observation_space.low
+        self._high = sim.sawyer_observation_space.high
 
         data = sim.data  # what follows are views into the simulator's memory, which stay valid
-        self._hand, self._right_claw, self._left_claw = (data.body(b).xpos for b in ("hand", "rightclaw", "leftclaw"))
-        self._right_finger, self._left_finger = (data.site(s).xpos for s in ("rightEndEffector", "leftEndEffector"))
-        self._mocap, self._ctrl = data.mocap_pos[0], data.ctrl
+        self._hand = data.body("hand").xpos
+        self._right_claw = data.body("rightclaw").xpos
+        self._left_claw = data.body("leftclaw").xpos
+        self._right_finger = data.site("rightEndEffector").xpos
+        self._left_finger = data.site("leftEndEffector").xpos
+        self._mocap = data.mocap_pos[0]
+        self._ctrl = data.ctrl
         if task == "stick-pull":
-            self._stick, self._stick_quat = data.body("stick").xpos, data.body("stick").xquat
-            self._handle, self._stick_end = data.site("insertion").xpos, data.site("stick_end").xpos
+            self._stick = data.body("stick").xpos
+            self._stick_quat = data.body("stick").xquat
+            self._handle = data.site("insertion").xpos
+            self._stick_end = data.site("stick_end").xpos
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        sim, mujoco = self.sim, self._mujoco
+        sim = self.sim
         sim.np_random = self.np_random  # the package's own reset ignores a seed
         # Two passes, as in the package: draw and place everything, then let hand and objects settle there. If they
         # settled among the bodies of the last episode, an episode would depend on those before it.
         for keep_layout in (False, True):
             sim._freeze_rand_vec = keep_layout
-            mujoco.mj_resetData(sim.model, sim.data)
+            self._mujoco.mj_resetData(sim.model, sim.data)
             sim.reset_model()
         self._frame = self._observe()
         self._package_step(np.zeros(4))  # official code: one zero action after a reset
@@ -188,12 +210,14 @@ class MetaWorld(Task):
 
     def _package_step(self, action: np.ndarray) -> None:
         """One simulator call, state for state that of SawyerXYZEnv.step; keeps the frames before and after it."""
-        sim, mocap = self.sim, self._mocap
+        sim = self.sim
+        mocap = self._mocap
         np.minimum(np.maximum(mocap + action[:3] * sim.action_scale, sim.mocap_low), sim.mocap_high, out=mocap)
         self._ctrl[:] = action[3], -action[3]
         self._mujoco.mj_step(sim.model, sim.data, nstep=sim.frame_skip)
         self._mujoco.mj_forward(sim.model, sim.data)  # mj_step leaves positions one substep behind
-        self._previous, self._frame = self._frame, self._observe()
+        self._previous = self._frame
+        self._frame = self._observe()
 
     def _observe(self) -> np.ndarray:
         """(18,): hand 3, gripper opening, then 7 numbers each for the first and the second object."""
@@ -202,15 +226,19 @@ class MetaWorld(Task):
         claws = self._right_claw - self._left_claw
         frame[3] = math.sqrt(claws.dot(claws)) / GRIPPER_RANGE
         if self.task == "stick-pull":  # the package spends 0.13 ms on this quaternion
-            frame[4:7], frame[11:14] = self._stick, self._handle
+            frame[4:7] = self._stick
+            frame[11:14] = self._handle
             w, x, y, z = self._stick_quat.tolist()
             sign = math.copysign(1.0, max(w, x, y, z, key=abs))
             frame[7:11] = sign * x, sign * y, sign * z, sign * w
         else:
-            positions, quaternions = self.sim._get_pos_objects(), self.sim._get_quat_objects()
-            frame[4:7], frame[7:11] = positions[:3], quaternions[:4]
+            positions = self.sim._get_pos_objects()
+            quaternions = self.sim._get_quat_objects()
+            frame[4:7] = positions[:3]
+            frame[7:11] = quaternions[:4]
             if len(positions) == 6:
-                frame[11:14], frame[14:18] = positions[3:], quaternions[4:]
+                frame[11:14] = positions[3:]
+                frame[14:18] = quaternions[4:]
         return frame
 
     def _package_obs(self) -> np.ndarray:
@@ -226,15 +254,19 @@ class MetaWorld(Task):
         reach tasks the object is a distractor, and it is the fingers that must meet the goal.
         """
         fingers = (self._right_finger + self._left_finger) / 2.0
-        object1, object2, goal = obs[4:7], obs[11:14], obs[36:39]
+        object1 = obs[4:7]
+        object2 = obs[11:14]
+        goal = obs[36:39]
         if self.task == "basketball":
             vectors = fingers - object1, object1
         elif self.task == "stick-pull":
             vectors = object1 - object2, object1 - fingers
         elif self.task in ("reach", "reach-wall"):
             vectors = fingers - goal, goal
+        elif object2.any():
+            vectors = fingers - object1, object1 - object2
         else:
-            vectors = fingers - object1, object1 - (object2 if object2.any() else goal)
+            vectors = fingers - object1, object1 - goal
         coordinates = np.concatenate(vectors) / COORDINATE_SCALE
         coordinates = np.sign(coordinates) * np.log1p(np.abs(coordinates))  # symlog
         return np.concatenate((obs * OBS_SCALE, coordinates, obs[3:4]), dtype=np.float32)
@@ -286,14 +318,17 @@ class Adroit(Task):
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # a notice about its dense rewards, in every process
             module = importlib.import_module(f"gymnasium_robotics.envs.adroit_hand.adroit_{task}")
-        self.task, self.horizon = task, 125 if task == "hammer" else 100
+        self.task = task
+        self.horizon = 125 if task == "hammer" else 100
         self.object_dim = {"door": 7, "hammer": 9, "pen": 6, "relocate": 6}[task]
-        self.sim = sim = getattr(module, f"AdroitHand{task.title()}Env")()
+        self.sim = getattr(module, f"AdroitHand{task.title()}Env")()
+        sim = self.sim
         state_dim = {"door": 30, "hammer": 55, "pen": 45, "relocate": 39}[task]
         super().__init__(sim.model, sim.data, sim.model.nu, state_dim + self.object_dim, render_mode)
         self._threshold = "strict" if "strict" in options else "official"
         if task == "hammer":
-            self._tool, self._nail_goal = sim.data.site("tool").xpos, sim.data.site("nail_goal").xpos
+            self._tool = sim.data.site("tool").xpos
+            self._nail_goal = sim.data.site("nail_goal").xpos
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -310,7 +345,8 @@ class Adroit(Task):
     def _hammer_obs(self) -> np.ndarray:
         """The package's 46 numbers without its conversion of rotations, which takes a tenth of a decision. The angles
         differ from the package's in a gimbal lock only."""
-        sim, data = self.sim, self.data
+        sim = self.sim
+        data = self.data
         m = data.xmat[sim.obj_body_id].tolist()  # the hammer's rotation, row by row
         euler = -math.atan2(m[5], m[8]), math.atan2(m[2], math.hypot(m[5], m[8])), -math.atan2(m[1], m[0])
         return np.concatenate(
@@ -326,15 +362,17 @@ class Adroit(Task):
         )
 
     def _observation(self, obs: np.ndarray) -> np.ndarray:
+        state = (obs,)
         if self.task == "door":
-            state, objects = (obs[:27], obs[29:32]), obs[[28, 32, 33, 34, 35, 36, 37]]
+            state = (obs[:27], obs[29:32])
+            objects = obs[[28, 32, 33, 34, 35, 36, 37]]
         elif self.task == "hammer":
             objects = np.concatenate((obs[33:36], self._tool, obs[42:45]))
-            state = objects, obs
+            state = (objects, obs)
         elif self.task == "pen":
-            state, objects = (obs,), obs[[39, 40, 41, 33, 34, 35]]
+            objects = obs[[39, 40, 41, 33, 34, 35]]
         else:
-            state, objects = (obs,), obs[[30, 31, 32, 36, 37, 38]]
+            objects = obs[[30, 31, 32, 36, 37, 38]]
         return np.concatenate((np.concatenate(state) * OBS_SCALE, objects), dtype=np.float32)
 
     def _success(self, obs: np.ndarray) -> bool:
@@ -369,24 +407,31 @@ def block_push_model(n: int) -> Any:
     import mujoco
 
     spec = mujoco.MjSpec()
-    spec.option.timestep, spec.option.gravity = BLOCK_TIMESTEP, (0.0, 0.0, 0.0)
+    spec.option.timestep = BLOCK_TIMESTEP
+    spec.option.gravity = (0.0, 0.0, 0.0)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "condim": 1}  # condim 1: no friction
     slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": True, "range": (-SLIDER_RANGE, SLIDER_RANGE)}
     for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         size = [WALL_HALF if side else ARENA_HALF for side in (x, y)]
         spec.worldbody.add_geom(pos=(x * WALL_CENTER, y * WALL_CENTER, 0.0), size=[*size, BLOCK_HALF], **box)
-    names, colors = [*(f"block{i}" for i in range(n)), "pusher"], (*BLOCK_COLORS[:n], PUSHER_COLOR)
+    names = [*(f"block{i}" for i in range(n)), "pusher"]
+    colors = [*BLOCK_COLORS[:n], PUSHER_COLOR]
     for name, color in zip(names, colors):
-        body, damping = spec.worldbody.add_body(name=name), 0.0 if name == "pusher" else SLIDER_DAMPING
+        body = spec.worldbody.add_body(name=name)
+        damping = 0.0 if name == "pusher" else SLIDER_DAMPING
         body.add_geom(size=[BLOCK_HALF] * 3, density=BLOCK_DENSITY, rgba=[*color, 1.0], **box)
         for axis in ("x", "y"):
             body.add_joint(name=name + axis, axis=(axis == "x", axis == "y", 0.0), damping=damping, **slide)
     for axis in ("x", "y"):  # force = gain * (speed * action - velocity)
         motor = spec.add_actuator(target=f"pusher{axis}", trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        motor.gainprm[0], motor.biastype = PUSHER_GAIN * PUSHER_SPEED, mujoco.mjtBias.mjBIAS_AFFINE
-        motor.biasprm[2], motor.forcelimited, motor.forcerange = -PUSHER_GAIN, True, (-PUSHER_FORCE, PUSHER_FORCE)
-        motor.ctrllimited, motor.ctrlrange = True, (-1.0, 1.0)
+        motor.gainprm[0] = PUSHER_GAIN * PUSHER_SPEED
+        motor.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        motor.biasprm[2] = -PUSHER_GAIN
+        motor.forcelimited = True
+        motor.forcerange = (-PUSHER_FORCE, PUSHER_FORCE)
+        motor.ctrllimited = True
+        motor.ctrlrange = (-1.0, 1.0)
     return spec.compile()
 
 
@@ -395,18 +440,22 @@ def brush(width: float, color: tuple[float, ...]) -> tuple[np.ndarray, np.ndarra
     """What `paint` needs of a square `width` >= 1 pixels wide, which lies in a window of N x N pixels: the shares of N
     pixels in a row that it covers if it begins at 0, 1/256, ... of the first, as (256, N, 1) for the rows of the window
     and (256, 3N) for its columns, a pixel's three channels side by side; and a row (3N,) of its color, 0 to 255."""
-    start, pixels = np.arange(256)[:, None] / 256.0, np.arange(math.ceil(width) + 1)
+    start = np.arange(256)[:, None] / 256.0
+    pixels = np.arange(math.ceil(width) + 1)
     shares = np.minimum(start + width, pixels + 1.0) - np.maximum(start, pixels)
     shares = np.maximum(shares, 0.0).astype(np.float32)
-    return shares[:, :, None], np.repeat(shares, 3, 1), np.tile(255.0 * np.array(color, np.float32), len(pixels))
+    color_row = np.tile(255.0 * np.array(color, np.float32), len(pixels))
+    return shares[:, :, None], np.repeat(shares, 3, 1), color_row
 
 
 def paint(image: np.ndarray, center: Sequence[float], half: float, color: tuple[float, ...]) -> None:
     """Blend a square (m) into an image (N, 3N) uint8, red, green and blue side by side, of BlockPush's arena: each
     pixel by the share that it covers, so that motions of less than a pixel (7 cm) show. Row 0 is the largest y."""
     scale = len(image) / (2.0 * ARENA_HALF)  # pixels a metre
-    top, left = (ARENA_HALF - center[1] - half) * scale, (ARENA_HALF + center[0] - half) * scale
-    row, column = int(top), int(left)
+    top = (ARENA_HALF - center[1] - half) * scale
+    left = (ARENA_HALF + center[0] - half) * scale
+    row = int(top)
+    column = int(left)
     row_shares, column_shares, color_row = brush(2.0 * half * scale, color)
     window = image[row : row + row_shares.shape[1], 3 * column : 3 * column + len(color_row)]
     blend = color_row - window
@@ -428,26 +477,32 @@ class BlockPush(Task):
     goals. Frames are drawn by NumPy: no OpenGL.
     """
 
-    horizon, substeps = 60, 8
+    horizon = 60
+    substeps = 8
 
     def __init__(self, n: int, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         import mujoco
 
-        self.n, self.object_dim, self._random = n, 2 * n + 2, "random-blocks" in options
-        self._colors = *BLOCK_COLORS[:n], PUSHER_COLOR
+        self.n = n
+        self.object_dim = 2 * n + 2
+        self._random = "random-blocks" in options
+        self._colors = (*BLOCK_COLORS[:n], PUSHER_COLOR)
         model = block_push_model(n)
         data = mujoco.MjData(model)
         super().__init__(model, data, 2, 8 * n + 6, render_mode)
-        self._positions, self._ctrl = data.qpos.reshape(-1, 2), data.ctrl  # views into the simulator's memory
+        self._positions = data.qpos.reshape(-1, 2)  # these are views into the simulator's memory
         self._blocks = self._positions[:-1]
+        self._ctrl = data.ctrl
+        self._qpos = data.qpos
+        self._qvel = data.qvel
         # An observation is matrix @ state: more calls of NumPy than that would cost a fifth of the simulator's time.
         self._state = np.zeros(6 * n + 4, np.float32)
-        self._qpos, self._qvel = data.qpos, data.qvel
         self._state_qpos, self._state_qvel, self._state_goals = np.split(self._state, (2 * n + 2, 4 * n + 4))
         rows = np.eye(6 * n + 4, dtype=np.float32)
         blocks, pusher, speeds, pusher_speed, goals = np.split(rows, np.cumsum((2 * n, 2, 2 * n, 2)))
-        scaled, encoded = (blocks, speeds, goals - blocks, pusher, pusher_speed), (blocks, pusher)
-        self._matrix = np.concatenate((0.1 * np.concatenate(scaled), 0.5 * np.concatenate(encoded)))
+        scaled = np.concatenate((blocks, speeds, goals - blocks, pusher, pusher_speed))
+        encoded = np.concatenate((blocks, pusher))
+        self._matrix = np.concatenate((0.1 * scaled, 0.5 * encoded))
 
     def _layout(self) -> np.ndarray:
         """(2n, 2): blocks, then goals."""
@@ -463,7 +518,8 @@ class BlockPush(Task):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         layout = self._layout()
-        self._goals, self._positions[:] = layout[self.n :], (*layout[: self.n], PUSHER_START)
+        self._goals = layout[self.n :]
+        self._positions[:] = (*layout[: self.n], PUSHER_START)
         self._goal_tuples = [*map(tuple, self._goals.tolist())]  # what math.dist takes without a copy
         self._state_goals[:] = self._goals.ravel()
         self._mujoco.mj_forward(self.model, self.data)
@@ -495,7 +551,9 @@ class BlockPush(Task):
         return image.reshape(len(image), -1, 3)
 
     def render(self) -> np.ndarray | None:
-        return self._draw(self._background(FRAME_SIZE)) if self.render_mode == "rgb_array" else None
+        if self.render_mode != "rgb_array":
+            return None
+        return self._draw(self._background(FRAME_SIZE))
 
 
 class BlockPushPixels(BlockPush):
@@ -533,15 +591,20 @@ class CheetahBack(Task):
     actions drift backwards, by up to 7 m in 500 episodes.
     """
 
-    horizon, substeps = 200, 5
+    horizon = 200
+    substeps = 5
     camera = "track"  # at its side, 3 m away; it follows
 
     def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
-        self.sim = sim = HalfCheetahEnv()
-        super().__init__(sim.model, sim.data, sim.model.nu, sim.model.nq + sim.model.nv, render_mode)
-        self._qpos, self._qvel, self._ctrl = sim.data.qpos, sim.data.qvel, sim.data.ctrl
+        self.sim = HalfCheetahEnv()
+        model = self.sim.model
+        data = self.sim.data
+        super().__init__(model, data, model.nu, model.nq + model.nv, render_mode)
+        self._qpos = data.qpos
+        self._qvel = data.qvel
+        self._ctrl = data.ctrl
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -581,7 +644,8 @@ class AntPush(Task):
     Truncated after 400 decisions of 0.1 s. Start: qpos + U(-0.1, 0.1), qvel 0.1 x N(0, 1), block at rest.
     """
 
-    horizon, substeps = 400, 5
+    horizon = 400
+    substeps = 5
     camera = {"lookat": (0.0, 8.0, 0.0), "distance": 38.0, "azimuth": 90.0, "elevation": -75.0}
 
     def __init__(self, rewards: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
@@ -594,15 +658,18 @@ class AntPush(Task):
             actuator.gear[0] = ANT_GEAR
         box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "conaffinity": 1}  # the ant's own parts have 0
         slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": False, "damping": 0.0, "armature": 0.0}
-        half, z = ANT_CELL / 2.0, ANT_WALL_HEIGHT / 2.0
+        half = ANT_CELL / 2.0
+        z = ANT_WALL_HEIGHT / 2.0
         for row, cells in enumerate(ANT_MAZE):
             for column, cell in enumerate(cells):
-                x, y = (column - 2) * ANT_CELL, (row - 1) * ANT_CELL
+                x = (column - 2) * ANT_CELL
+                y = (row - 1) * ANT_CELL
                 if cell == "#":
                     spec.worldbody.add_geom(pos=(x, y, z), size=(half, half, z), rgba=(0.4, 0.4, 0.4, 1.0), **box)
                 elif cell == "B":
                     self._block_rest = np.array((x, y, z + ANT_BLOCK_LIFT))
-                    block, side = spec.worldbody.add_body(name="block", pos=self._block_rest), half * ANT_BLOCK_SHRINK
+                    block = spec.worldbody.add_body(name="block", pos=self._block_rest)
+                    side = half * ANT_BLOCK_SHRINK
                     block.add_joint(name="block_x", axis=(1, 0, 0), **slide)
                     block.add_joint(name="block_y", axis=(0, 1, 0), **slide)
                     block.add_geom(size=(side, side, z), mass=ANT_BLOCK_MASS, rgba=(0.9, 0.1, 0.1, 1.0), **box)
@@ -622,11 +689,14 @@ class AntPush(Task):
         self.data.ctrl[:] = action
         self._simulate()
         distance = math.dist(self.data.qpos[:2].tolist(), ANT_GOAL)
-        reward = -0.1 * distance if self.rewards == "dense" else None
-        return self._end(self._observation(), distance < ANT_GOAL_RADIUS, reward)
+        success = distance < ANT_GOAL_RADIUS
+        if self.rewards == "dense":
+            return self._end(self._observation(), success, -0.1 * distance)
+        return self._end(self._observation(), success)
 
     def _observation(self) -> np.ndarray:
-        data, block = self.data, self._block_rest.copy()
+        data = self.data
+        block = self._block_rest.copy()
         block[:2] += data.qpos[15:]
         return np.concatenate((data.qpos[:15], data.qvel[:14], (0.01 * data.time,), block), dtype=np.float32)
 
@@ -659,7 +729,8 @@ def cabinet_model(mobile: bool) -> Any:
 
     package = importlib.util.find_spec("gymnasium_robotics")  # its import takes 0.4 s and is not needed
     kitchen = Path(package.submodule_search_locations[0]) / "envs/assets/kitchen_franka"
-    franka, items = kitchen / "franka_assets", kitchen / "kitchen_assets/item_assets"
+    franka = kitchen / "franka_assets"
+    items = kitchen / "kitchen_assets/item_assets"
     spec = mujoco.MjSpec.from_string(f"""
         <mujoco>
           <include file="{franka}/assets.xml"/>
@@ -674,10 +745,12 @@ def cabinet_model(mobile: bool) -> Any:
     base = spec.body("panda0_link0")
     base.quat = math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)  # turned to face the cabinet
     spec.body("hingecab").pos = CABINET_POSITION
-    geoms = [geom for geom in spec.geoms if geom.meshname.endswith("_viz")]
-    for part in geoms + [mesh for mesh in spec.meshes if mesh.name.endswith("_viz")]:
+    shapes = [geom for geom in spec.geoms if geom.meshname.endswith("_viz")]
+    meshes = [mesh for mesh in spec.meshes if mesh.name.endswith("_viz")]
+    for part in shapes + meshes:
         part.delete()  # the shapes to look at take 0.5 s to compile and 30 MB; those that collide look alike
-    spec.option.timestep, spec.option.integrator = CABINET_TIMESTEP, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.timestep = CABINET_TIMESTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     for body in spec.bodies:
         body.gravcomp = float(body.name.startswith("panda0"))  # else the arm sags under a velocity drive
     spec.worldbody.add_light(pos=(0.0, -1.0, 3.0), dir=(0.0, 0.5, -1.0))
@@ -690,23 +763,30 @@ def cabinet_model(mobile: bool) -> Any:
         actuator.gainprm[0] = gains[0]
         actuator.forcerange = -gains[1], gains[1]
         if speed:  # force = gain (target speed - speed)
-            actuator.biasprm[2], actuator.ctrlrange = -gains[0], (-speed, speed)
+            actuator.biasprm[2] = -gains[0]
+            actuator.ctrlrange = (-speed, speed)
         else:  # force = gain (target position - position)
-            actuator.biasprm[1], actuator.ctrlrange = -gains[0], (0.0, FINGER_TRAVEL)
+            actuator.biasprm[1] = -gains[0]
+            actuator.ctrlrange = (0.0, FINGER_TRAVEL)
 
-    for name, axis, reach, speed in BASE if mobile else ():
-        kind = mujoco.mjtJoint.mjJNT_HINGE if name == "yaw" else mujoco.mjtJoint.mjJNT_SLIDE
-        drive(base.add_joint(name=name, type=kind, axis=axis, range=(-reach, reach)), speed, BASE_DRIVE)
+    if mobile:
+        for name, axis, reach, speed in BASE:
+            kind = mujoco.mjtJoint.mjJNT_HINGE if name == "yaw" else mujoco.mjtJoint.mjJNT_SLIDE
+            joint = base.add_joint(name=name, type=kind, axis=axis, range=(-reach, reach))
+            drive(joint, speed, BASE_DRIVE)
     for i in range(1, 8):
         joint = spec.joint(f"robot:panda0_joint{i}")
-        joint.damping, joint.armature = 2.0, 0.1
+        joint.damping = 2.0
+        joint.armature = 0.1
         drive(joint, ARM_SPEED, ARM_DRIVE)
     for i in (1, 2):
         joint = spec.joint(f"robot:panda0_finger_joint{i}")
-        joint.damping, joint.armature = 5.0, 0.1
+        joint.damping = 5.0
+        joint.armature = 0.1
         drive(joint, 0.0, FINGER_DRIVE)
     for joint in spec.joints:  # hard ends: with the default ones, doors were pushed 0.17 rad into the cabinet
-        joint.solref_limit[0], joint.solimp_limit[:3] = 2.0 * CABINET_TIMESTEP, (0.99, 0.999, 0.001)
+        joint.solref_limit[0] = 2.0 * CABINET_TIMESTEP
+        joint.solimp_limit[:3] = (0.99, 0.999, 0.001)
     model = spec.compile()
     model.geom_group[model.geom_group == 3] = 2  # groups 0 to 2 are drawn: the robot's collision shapes are to be
     return model
@@ -729,19 +809,23 @@ class Cabinet(Task):
     Truncated after 60 decisions. A reset draws the doors' damping and, if mobile, the base's place.
     """
 
-    horizon, substeps = 60, 10
+    horizon = 60
+    substeps = 10
     camera = {"lookat": (-0.1, 0.4, 0.55), "distance": 2.4, "azimuth": 60.0, "elevation": -30.0}
 
     def __init__(self, rewards: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         import mujoco
 
-        self.rewards, self.mobile = rewards, rewards == "dense"
+        self.rewards = rewards
+        self.mobile = rewards == "dense"
         self.object_dim = 0 if self.mobile else 5
         model = cabinet_model(self.mobile)
-        data, size = mujoco.MjData(model), model.nu
+        data = mujoco.MjData(model)
+        size = model.nu
         super().__init__(model, data, size, 13 + 2 * size + self.object_dim, render_mode)
         low, high = model.actuator_ctrlrange.T
-        self._ctrl_mean, self._ctrl_scale = (high + low) / 2.0, (high - low) / 2.0
+        self._ctrl_mean = (high + low) / 2.0
+        self._ctrl_scale = (high - low) / 2.0
         self._hand = data.site("end_effector").xpos  # views into the simulator's memory
         self._handles = [data.site(f"hinge_site{i}").xpos for i in (1, 2)]
         self._fingers = [data.site(f"{side}finger").xpos for side in ("left", "right")]
@@ -754,7 +838,8 @@ class Cabinet(Task):
         if self.mobile:
             back, yaw = self.np_random.uniform((0.0, -BASE_START_YAW), (BASE_START_BACK, BASE_START_YAW))
             robot[:3] = -back, BASE_START_LEFT, yaw
-        robot[-9:-2], robot[-2:] = ARM_HOME, FINGER_TRAVEL
+        robot[-9:-2] = ARM_HOME
+        robot[-2:] = FINGER_TRAVEL
         self._mujoco.mj_forward(self.model, self.data)
         return self._observation(), {}
 
@@ -765,14 +850,20 @@ class Cabinet(Task):
         left, right = (max(angle, 0.0) / DOOR_RANGE for angle in (self.data.qpos[-2:] * DOOR_SIGNS).tolist())
         if not self.mobile:
             return self._end(self._observation(), min(left, right) >= BOTH_OPEN)
-        fingers, handles = ([point.tolist() for point in points] for points in (self._fingers, self._handles))
+        fingers = [finger.tolist() for finger in self._fingers]
+        handles = [handle.tolist() for handle in self._handles]
         distances = [sum(math.dist(finger, handle) for finger in fingers) for handle in handles]
         doors = min(left / FULLY_OPEN, 1.0) + min(right / FULLY_OPEN, 1.0)
-        doors += 1.0 * (left >= FULLY_OPEN) + 2.0 * (right >= FULLY_OPEN)
-        return self._end(self._observation(), right >= FULLY_OPEN, doors - min(distances))  # 2 x mean of two fingers
+        if left >= FULLY_OPEN:
+            doors += 1.0
+        if right >= FULLY_OPEN:
+            doors += 2.0
+        reward = doors - min(distances)  # a sum over two fingers is 2 x their mean
+        return self._end(self._observation(), right >= FULLY_OPEN, reward)
 
     def _observation(self) -> np.ndarray:
-        qpos, qvel = self.data.qpos, self.data.qvel
+        qpos = self.data.qpos
+        qvel = self.data.qvel
         state = np.concatenate((self._hand, qpos[-2:] * DOOR_SIGNS))
         features = np.concatenate((state, qpos[:-2], qvel[:-2], qvel[-2:] * DOOR_SIGNS, *self._handles))
         if self.mobile:
@@ -784,7 +875,8 @@ class Cabinet(Task):
 MAZE_CELLS, MAZE_HALF, MAZE_GAP = 5, 5.0, 0.4  # cells a side; half of the side; width of a passage between cells
 MAZE_CLOSED_BELOW = {(0, 2), (1, 2), (3, 2), (4, 2), (1, 3), (3, 3)}  # no passage on the side towards lower y
 MAZE_CLOSED_LEFT = {(1, 0), (2, 0), (3, 1), (4, 1), (2, 3), (4, 3), (1, 4), (2, 4), (3, 4), (4, 4)}  # towards lower x
-MAZE_STEP, MAZE_LENGTH = 0.25, 50  # largest move along each axis; decisions an episode
+MAZE_STEP = 0.25  # largest move along each axis, at an action of 1
+MAZE_LENGTH = 50  # decisions an episode
 MAZE_MARGIN = 1e-6  # how far from a wall a move stops
 
 
@@ -794,7 +886,8 @@ def maze_walls() -> tuple[np.ndarray, np.ndarray]:
     for axis, closed in enumerate((MAZE_CLOSED_LEFT, MAZE_CLOSED_BELOW)):
         for x in range(MAZE_CELLS):
             for y in range(MAZE_CELLS):
-                place, low = (np.array((x, y)[:: 1 - 2 * axis]) * 2 - MAZE_HALF).tolist()
+                place = 2 * (x, y)[axis] - MAZE_HALF
+                low = 2 * (x, y)[1 - axis] - MAZE_HALF
                 if place == -MAZE_HALF or (x, y) in closed:
                     walls[axis].append((place, low, low + 2))
                 else:
@@ -830,13 +923,18 @@ def maze_observation(position: np.ndarray) -> np.ndarray:
 
 def maze_reward(position: np.ndarray, goal: tuple[int, int] | None) -> np.ndarray:
     """(...) 1.0 in the cell `goal`, else 0.0."""
+    if goal is None:
+        return np.zeros(position.shape[:-1])
     cell = np.floor((position + MAZE_HALF) / 2)
-    return (cell == goal).all(-1).astype(np.float64) if goal else np.zeros(position.shape[:-1])
+    return (cell == goal).all(-1).astype(np.float64)
 
 
 def maze_goal(options: Sequence[str]) -> tuple[int, int] | None:
-    """The cell of the last "goal=x,y" in `options`."""
-    return tuple(map(int, options[-1].removeprefix("goal=").split(","))) if options else None
+    """The cell of the last "goal=x,y" in `options`; None without one."""
+    if not options:
+        return None
+    x, y = options[-1].removeprefix("goal=").split(",")
+    return int(x), int(y)
 
 
 class Maze(gym.Env):
@@ -845,23 +943,29 @@ class Maze(gym.Env):
     Never terminated; truncated after 50 decisions."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-    horizon, object_dim = MAZE_LENGTH, 2
+    horizon = MAZE_LENGTH
+    object_dim = 2
     action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
     def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
-        self.render_mode, self.goal = render_mode, maze_goal(options)
+        self.render_mode = render_mode
+        self.goal = maze_goal(options)
         self.rewards = "sparse" if self.goal else "none"
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        self._position, self._decisions = np.zeros(2), 0
+        self._position = np.zeros(2)
+        self._decisions = 0
         return maze_observation(self._position), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        self._position, self._decisions = maze_move(self._position, action), self._decisions + 1
+        self._position = maze_move(self._position, action)
+        self._decisions += 1
         reward = float(maze_reward(self._position, self.goal))
-        info = {"success": reward} if self.goal else {}
+        info = {}
+        if self.goal is not None:
+            info["success"] = reward
         return maze_observation(self._position), reward, False, self._decisions >= MAZE_LENGTH, info
 
     def render(self) -> np.ndarray | None:
@@ -872,7 +976,7 @@ class Maze(gym.Env):
             return ((units + MAZE_HALF) / (2 * MAZE_HALF) * (FRAME_SIZE - 5) + 2).round().astype(int)
 
         frame = np.full((FRAME_SIZE, FRAME_SIZE, 3), 255, np.uint8)  # [x, y] until the last line
-        if self.goal:
+        if self.goal is not None:
             low, high = pixel(np.array([self.goal, np.add(self.goal, 1)]) * 2 - MAZE_HALF)
             frame[low[0] : high[0], low[1] : high[1]] = 160, 220, 160
         for image, walls in zip((frame, frame.swapaxes(0, 1)), MAZE_WALLS):
@@ -884,34 +988,43 @@ class Maze(gym.Env):
 
 
 class VectorMaze(gym.vector.VectorEnv):
-    """`num_envs` agents in mazes of their own, moved together: what SyncVectorEnv of `Maze` with its EpisodeSummary
+    """`num_envs` agents in mazes of their own, moved together: what SyncVectorEnv of `Maze` in its `Standard` wrapper
     does, NEXT_STEP autoreset included, without a loop over the agents."""
 
     metadata = {**Maze.metadata, "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int, options: Sequence[str] = ()) -> None:
-        self.num_envs, self.goal = num_envs, maze_goal(options)
-        self.single_action_space, self.single_observation_space = Maze.action_space, Maze.observation_space
+        self.num_envs = num_envs
+        self.goal = maze_goal(options)
+        self.single_action_space = Maze.action_space
+        self.single_observation_space = Maze.observation_space
         self.action_space = gym.vector.utils.batch_space(Maze.action_space, num_envs)
         self.observation_space = gym.vector.utils.batch_space(Maze.observation_space, num_envs)
 
     def reset(self, *, seed: Any = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        self._position, self._decisions = np.zeros((self.num_envs, 2)), 0
-        self._return, self._success_any = np.zeros(self.num_envs), np.zeros(self.num_envs)
+        self._position = np.zeros((self.num_envs, 2))
+        self._decisions = 0
+        self._return = np.zeros(self.num_envs)
+        self._success_any = np.zeros(self.num_envs)
         return maze_observation(self._position), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         never = np.zeros(self.num_envs, bool)
         if self._decisions == MAZE_LENGTH:  # episodes all end together
             return self.reset()[0], np.zeros(self.num_envs), never, never, {}
-        self._position, self._decisions = maze_move(self._position, actions), self._decisions + 1
+        self._position = maze_move(self._position, actions)
+        self._decisions += 1
         reward = maze_reward(self._position, self.goal)
-        success = reward if self.goal else np.full(self.num_envs, math.nan)
-        self._return, self._success_any = self._return + reward, np.maximum(self._success_any, success)
-        info, over = {"success": success} if self.goal else {}, ~never if self._decisions == MAZE_LENGTH else never
-        if over.all():
-            info["summary"] = np.stack([self._return, 0 * reward + MAZE_LENGTH, success, self._success_any], -1)
-        return maze_observation(self._position), reward, never, over, info
+        success = reward
+        if self.goal is None:
+            success = np.full(self.num_envs, math.nan)
+        self._return = self._return + reward
+        self._success_any = np.maximum(self._success_any, success)
+        if self._decisions < MAZE_LENGTH:
+            return maze_observation(self._position), reward, never, never, {}
+        length = np.full(self.num_envs, float(MAZE_LENGTH))
+        summaries = np.stack([self._return, length, success, self._success_any], -1)  # (num_envs, 4)
+        return maze_observation(self._position), reward, never, ~never, {SUMMARY_KEY: summaries}
 
 
 TASKS = {  # environment id -> its class and what that wants first; and METAWORLD + any of the package's tasks
@@ -930,6 +1043,7 @@ TASKS = {  # environment id -> its class and what that wants first; and METAWORL
     "maze": (Maze,),
 }
 METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
+SIMILAR = 0.75  # of difflib's ratio: from there on an id may have been meant by another one
 OPTIONS = {  # environment id -> its switches
     "adroit-door": ("strict",),  # the package's thresholds of success in place of the official code's
     "adroit-hammer": ("strict",),
@@ -953,46 +1067,232 @@ def metaworld_ids() -> list[str]:
     return [METAWORLD + name.removesuffix("-v3") for name in ALL_V3_ENVIRONMENTS]
 
 
+def without_version(env_id: str) -> str:
+    """'halfcheetah' for 'HalfCheetah-v5': what two ids are compared by."""
+    return re.sub(r"-v\d+$", "", env_id).lower()
+
+
+def similar_ids(env_id: str) -> list[str]:
+    """At most three known ids that may have been meant, best first: ours, then Gymnasium's in their newest versions,
+    those that cannot be trained left out. Empty if nothing is similar."""
+    module, colon, name = env_id.rpartition(":")
+    wanted = without_version(name)
+    ours = [*TASKS, *metaworld_ids()]
+    newest: dict[str, Any] = {}  # id without its version -> gymnasium's spec
+    for spec in gym.registry.values():
+        key = without_version(spec.id)
+        if key not in newest or (spec.version or 0) > (newest[key].version or 0):
+            newest[key] = spec
+    if not colon:
+        found = difflib.get_close_matches(wanted, ours, n=3, cutoff=SIMILAR)
+        if METAWORLD + wanted in ours and METAWORLD + wanted not in found:
+            found = [METAWORLD + wanted, *found][:3]
+        if found:
+            return found
+    found = []
+    for key in difflib.get_close_matches(wanted, newest, n=3, cutoff=SIMILAR):
+        if colon or can_be_made(newest[key].id):
+            found.append(module + colon + newest[key].id)
+    return found
+
+
+def ids_of(module: str) -> list[str]:
+    """The ids that a module, or the package around it, has registered."""
+    package = module.split(".")[0]
+    found = []
+    for spec in gym.registry.values():
+        origin = spec.entry_point
+        if not isinstance(origin, str):
+            origin = getattr(origin, "__module__", "") or ""
+        if re.split("[.:]", origin)[0] == package:
+            found.append(spec.id)
+    return found
+
+
+def can_be_made(env_id: str) -> bool:
+    """Whether make_gymnasium makes it: its packages are there, its spaces are such as RPG needs."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            make_gymnasium(env_id, None, {}).close()
+    except ValueError:
+        return False
+    return True
+
+
 def unknown_id(env_id: str) -> ValueError:
+    """The error that says what to do about an id that nobody knows."""
     if env_id.startswith(METAWORLD) and not metaworld_ids():
         return ValueError(f"{env_id} needs Meta-World: pip install metaworld==3.1.1")
-    nearest = difflib.get_close_matches(env_id, [*TASKS, *metaworld_ids(), *gym.registry], n=3, cutoff=0.0)
-    return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(nearest)}")
+    similar = similar_ids(env_id)
+    if similar:
+        return ValueError(f"unknown environment {env_id!r}; nearest known: {', '.join(similar)}")
+    module, colon, _ = env_id.rpartition(":")
+    if colon:
+        known = ids_of(module)
+        registers = "no environment"
+        if known:
+            registers = ", ".join(known[:6])
+        if len(known) > 6:
+            registers += f" and {len(known) - 6} more"
+        return ValueError(f"unknown environment {env_id!r}; its module registers {registers}")
+    return ValueError(
+        f"unknown environment {env_id!r}, and none that RPG can train has a similar name; python envs.py lists ours; "
+        "an id of another package needs its module in front, as in gymnasium_robotics:FrankaKitchen-v1"
+    )
 
 
-def make_gymnasium(env_id: str, render_mode: str | None) -> gym.Env:
-    """gymnasium.make with actions rescaled to [-1, 1] and observations as one float32 vector."""
+def failure(error: BaseException) -> str:
+    """An exception in one line: its type, its message up to 300 characters, and the line of the user's code, if it is
+    one's, that raised it."""
+    message = one_line(error)
+    if len(message) > 300:
+        message = message[:300] + "..."
+    text = type(error).__name__
+    if message:
+        text += f": {message}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and "site-packages" not in frames[-1].filename:
+        text += f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return text
+
+
+def import_module_of(env_id: str) -> None:
+    """Import the module of an id `module:Id`, which registers it. ValueError says why that fails."""
+    module, _, name = env_id.partition(":")
+    if not module or not name or ":" in name:
+        raise ValueError(
+            f"{env_id!r} is no id: with a module it is module:Id, as in gymnasium_robotics:FrankaKitchen-v1"
+        )
     try:
-        env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))  # not every class takes it
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        is_missing = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        if not is_missing:  # but another one, which it imports itself
+            raise ValueError(f"{env_id!r}: its module {module!r} cannot be imported: {failure(error)}") from error
+        places = [path or os.getcwd() for path in sys.path if not path.startswith((sys.prefix, sys.base_prefix))]
+        raise ValueError(
+            f"{env_id!r}: there is no module {module!r} among the installed packages nor in {', '.join(places)}; "
+            "the environment variable PYTHONPATH adds a directory"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"{env_id!r}: its module {module!r} cannot be imported: {failure(error)}") from error
+
+
+def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
+    """{key: value} of words `key=value`, for gymnasium.make. A value is a Python literal (0.5, None, (1, 2)), `true` or
+    `false`, or else a string. ValueError for a word that is no `key=value`."""
+    env_kwargs: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"--env-kwargs {word!r}: an argument is written key=value")
+        if text in ("true", "false"):
+            env_kwargs[key] = text == "true"
+            continue
+        try:
+            env_kwargs[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            env_kwargs[key] = text
+    return env_kwargs
+
+
+def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any]) -> gym.Env:
+    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. ValueError, in one
+    line, for all that fails."""
+    if "render_mode" in env_kwargs:
+        raise ValueError("--env-kwargs render_mode: frames are drawn with --capture-video")
+    if ":" in env_id:
+        import_module_of(env_id)
+    arguments = dict(env_kwargs)
+    if render_mode is not None:  # not every class takes it
+        arguments["render_mode"] = render_mode
+    try:
+        env = gym.make(env_id, **arguments)
     except gym.error.UnregisteredEnv as error:
         raise unknown_id(env_id) from error
-    except TypeError as error:
-        if render_mode is None or "render_mode" not in str(error):
+    except Exception as error:  # if a package is missing, it says which to install
+        if is_opengl_error(error):
             raise
-        raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
-    except (gym.error.Error, ImportError, ValueError) as error:  # if a package is missing, they say which to install
-        raise ValueError(f"{env_id!r} cannot be made: {one_line(error)}") from error
-    if render_mode and render_mode not in env.metadata.get("render_modes", ()):
+        if render_mode is not None and isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
+            raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
+        if isinstance(error, TypeError) and error.__cause__ is not None:  # gymnasium adds all arguments to the message
+            error = error.__cause__
+        raise ValueError(f"{env_id!r} cannot be made: {failure(error)}") from error
+    if render_mode and render_mode not in (env.metadata.get("render_modes") or ()):
         raise ValueError(f"{env_id} cannot be rendered: its metadata names no render mode {render_mode!r}")
-    Box, space = gym.spaces.Box, env.action_space
+    skip_check_of_frames(env)
+    env = with_unit_actions(env, env_id)
+    return with_flat_observations(env, env_id)
+
+
+def skip_check_of_frames(env: gym.Env) -> None:
+    """gymnasium's checker ends a program whose environment says that it draws 0 frames a second; `Video` does not."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.PassiveEnvChecker):
+            env.checked_render = True
+        env = env.env
+
+
+def with_unit_actions(env: gym.Env, env_id: str) -> gym.Env:
+    """The environment with a bounded action space (A,) rescaled to [-1, 1]. An entry that its environment fixes (low
+    equals high) is kept at that value, whatever the action says."""
+    space = env.action_space
+    Box = gym.spaces.Box
     is_vector = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1
     if not is_vector or not np.isfinite([space.low, space.high]).all():
-        discrete = isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary))
-        has = "discrete actions" if discrete else f"the action space {one_line(space)}"
+        has = f"the action space {one_line(space)}"
+        if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
+            has = "discrete actions"
         raise ValueError(f"{env_id} has {has}; RPG needs a bounded Box action space (for example Pendulum-v1)")
-    if (space.low != -1.0).any() or (space.high != 1.0).any():
-        env = gym.wrappers.RescaleAction(env, space.dtype.type(-1.0), space.dtype.type(1.0))
+    if (space.low == -1.0).all() and (space.high == 1.0).all():
+        return env
+    low, high = space.low, space.high
+    fixed = low == high
+    one = space.dtype.type(1.0)
+    wider = Box(np.where(fixed, -one, low), np.where(fixed, one, high), dtype=space.dtype)
 
-    space = env.observation_space
-    parts = space.values() if isinstance(space, gym.spaces.Dict) else [space]
-    if not all(isinstance(part, Box) and len(part.shape) == 1 for part in parts):
-        raise ValueError(f"{env_id} has the observation space {one_line(space)}; RPG needs a 1-D Box or a Dict of them")
+    def inside(action: np.ndarray) -> np.ndarray:
+        """Within the environment's bounds, which rounding may leave, and which are one value where it is fixed."""
+        return np.minimum(np.maximum(action, low), high)
+
+    env = gym.wrappers.TransformAction(env, inside, wider)
+    return gym.wrappers.RescaleAction(env, -one, one)
+
+
+def is_image(space: gym.Space) -> bool:
+    """Whether it is that of pictures: uint8, and of two axes (grey) or more."""
+    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+
+def parts_of(space: gym.Space) -> list[gym.Space]:
+    """The spaces in a Dict or Tuple, and in those inside it; else the space itself."""
     if isinstance(space, gym.spaces.Dict):
-        env = gym.wrappers.FlattenObservation(env)
-    if env.observation_space.dtype != np.float32:
-        low, high = env.observation_space.low.astype(np.float32), env.observation_space.high.astype(np.float32)
-        env = gym.wrappers.TransformObservation(env, lambda obs: obs.astype(np.float32), Box(low, high))
-    return env
+        inner = list(space.values())
+    elif isinstance(space, gym.spaces.Tuple):
+        inner = list(space)
+    else:
+        return [space]
+    return [part for one in inner for part in parts_of(one)]
+
+
+def with_flat_observations(env: gym.Env, env_id: str) -> gym.Env:
+    """The environment with observations of one axis, by gymnasium's flattening (a Discrete part becomes one-hot);
+    images stay as they are."""
+    space = env.observation_space
+    if is_image(space):
+        return env
+    spaces = gym.spaces
+    flat = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    for part in parts_of(space):
+        if not isinstance(part, flat) or is_image(part):
+            raise ValueError(
+                f"{env_id} has the observation space {one_line(space)[:200]}; RPG needs numbers: a Box, or a Dict or "
+                "Tuple of Boxes and discrete parts, without images"
+            )
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return env
+    return gym.wrappers.FlattenObservation(env)
 
 
 def is_opengl_error(error: Exception) -> bool:
@@ -1004,24 +1304,243 @@ def is_opengl_error(error: Exception) -> bool:
 SUMMARY = ("episodic_return", "episodic_length", "success_final", "success_any")
 
 
-class EpisodeSummary(gym.Wrapper):
-    """Adds info["summary"] at an episode's last step: float64 (4,), in the order of SUMMARY. Success is that of the
-    last step (the paper's curves) and that of any step, as 0 or 1; nan if the environment's info has none."""
+SUMMARY_KEY = "rpg_summary"  # of an info; not "summary", which environments have themselves
 
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
-        self._return, self._length, self._success_any = 0.0, 0, math.nan
-        return self.env.reset(**kwargs)
+
+def success_of(info: dict) -> float:
+    """info["success"], else info["is_success"], as a number; of an array the least one, so that all must succeed.
+    nan if there is none, or if it is None or no number."""
+    success = info.get("success")
+    if type(success) is float:  # the tasks of this file
+        return success
+    if success is None:
+        success = info.get("is_success")
+    if success is None:
+        return math.nan
+    try:
+        values = np.asarray(success, np.float64)
+    except (TypeError, ValueError):
+        return math.nan
+    if values.size == 0:
+        return math.nan
+    return float(values.min())
+
+
+class Standard(gym.Wrapper):
+    """What the scripts see of any environment, in training and evaluation alike.
+
+    Observations: cast here and nowhere else, to float32 (images: uint8) of the shape that the space declares.
+      ValueError for another shape.
+    Info: nothing of the environment's own. At an episode's last step {SUMMARY_KEY: float64 (4,), in the order of
+      SUMMARY}, else {}. Success is that of the last step (the paper's curves) and that of any step; nan if unknown.
+    reset(seed=) also seeds what an environment may draw from beside its own generator: its spaces, and the global ones
+      of Python and NumPy (see own_rng).
+    """
+
+    success = math.nan  # of the last step
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        self._shape = space.shape
+        self._dtype = np.float32
+        if is_image(space):
+            self._dtype = np.uint8
+        elif space.dtype != np.float32:
+            with np.errstate(over="ignore"):  # float64's largest number is an infinite one
+                low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+            self.observation_space = gym.spaces.Box(low, high)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        if seed is not None:
+            seed_global_rng(seed)
+            self.unwrapped.observation_space.seed(seed)
+            self.unwrapped.action_space.seed(seed)
+        obs, _ = self.env.reset(seed=seed, options=options)
+        self._return = 0.0
+        self._length = 0
+        self._success_any = math.nan
+        return self._cast(obs), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        _, reward, terminated, truncated, info = result = self.env.step(action)
-        success = float(info.get("success", math.nan))
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        success = success_of(info)
+        self.success = success
         self._return += float(reward)
         self._length += 1
         if not success <= self._success_any and success == success:  # more than before (nan at first), and known
             self._success_any = success
+        summary = {}
         if terminated or truncated:
-            info["summary"] = np.array([self._return, self._length, success, self._success_any])
-        return result
+            summary[SUMMARY_KEY] = np.array([self._return, self._length, success, self._success_any])
+        return self._cast(obs), reward, terminated, truncated, summary
+
+    def _cast(self, obs: Any) -> np.ndarray:
+        obs = np.asarray(obs, self._dtype)
+        if obs.shape != self._shape:
+            raise ValueError(f"an observation has the shape {obs.shape}, its space declares {self._shape}")
+        return obs
+
+
+def derive_seeds(n: int, *path: int) -> list[int]:
+    """`n` seeds in 0 ... 2**31 - 1 (simulators take 32 bits with a sign) for what `path` names, for example the run's
+    seed and the step. The first k of n are the k of derive_seeds(k, *path).
+
+    Sums will not do: with seed + i, or 1000 * seed + step, the environments of neighbouring seeds and steps are the
+    same ones (seed 1 at step 50 000 was seed 51 at step 0). Of these seeds any two are unrelated.
+    """
+    entropy = [len(path), *path]  # the length, because NumPy takes (1,) and (1, 0) for the same
+    return [int(word) % 2**31 for word in np.random.SeedSequence(entropy).generate_state(n)]
+
+
+def seed_global_rng(seed: int) -> None:
+    """Seed the global generators of Python and NumPy, from which many environments draw."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextlib.contextmanager
+def own_rng() -> Iterator[None]:
+    """A block that leaves the global generators of Python and NumPy as it found them: what an evaluation draws, and the
+    seeds that it sets, do not change the training beside it."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+VIDEO_FPS = 25.0  # frames a second where an environment does not say
+MAX_VIDEO_FPS = 60.0  # browsers drop frames beyond
+
+
+def frame_rate(fps: Any) -> float:
+    """An environment's render_fps as a number of at least 1; VIDEO_FPS for what is none (None, 0, nan, a text)."""
+    try:
+        fps = float(fps)
+    except (TypeError, ValueError):
+        return VIDEO_FPS
+    if not 0.0 < fps < math.inf:
+        return VIDEO_FPS
+    return max(fps, 1.0)
+
+
+def rgb_frame(frame: Any) -> np.ndarray:
+    """A copy, (height, width, 3) uint8, of a frame (height, width) or (height, width, 1, 3 or 4) of bytes, of truth
+    values, or of floats in 0 ... 1. ValueError for another shape."""
+    frame = np.asarray(frame)
+    if frame.dtype == bool:
+        frame = frame.astype(np.float32)
+    if np.issubdtype(frame.dtype, np.floating):
+        frame = np.nan_to_num(frame)
+        if frame.size > 0 and frame.max() <= 1.0:
+            frame = 255.0 * frame
+        frame = np.rint(frame)
+    if frame.ndim == 2:
+        frame = frame[:, :, None]
+    if frame.ndim != 3 or frame.shape[2] not in (1, 3, 4) or frame.size == 0:
+        raise ValueError(f"a frame of shape {frame.shape} is no picture")
+    colours = frame[:, :, :3]  # without its opacity
+    if frame.shape[2] == 1:
+        colours = np.repeat(frame, 3, 2)
+    return np.array(np.clip(colours, 0, 255), np.uint8)
+
+
+class Video:
+    """A film `path` (.mp4, H.264, which browsers and notebooks play) of frames that are encoded as they are added, by
+    ffmpeg in a process of its own: memory does not grow with its length.
+
+    It has the size of its first frame, made even; frames of another size are cut or padded with black, None is left
+    out. It is written under a temporary name, NAME.part.mp4, until `close`. A video never ends a run: whatever fails is
+    one line on standard error, and nothing more is drawn or written.
+    """
+
+    warnings: set[str] = set()  # those that this process has printed
+
+    def __init__(self, path: str | Path, fps: Any) -> None:
+        self.path = Path(path)
+        self._part = self.path.with_name(self.path.stem + ".part.mp4")
+        rate = frame_rate(fps)
+        self._every = math.ceil(rate / MAX_VIDEO_FPS)  # of so many frames one is kept
+        self._fps = rate / self._every
+        self._added = 0
+        self._size = (0, 0)
+        self._writer = None
+        self._failed = False
+
+    def draw(self, env: gym.Env) -> None:
+        """Add what the environment draws now."""
+        if self._failed:
+            return
+        try:
+            frame = env.render()
+        except Exception as error:
+            self._fail(error)
+            return
+        self.add(frame)
+
+    def add(self, frame: Any) -> None:
+        """Encode a frame (see rgb_frame); nothing keeps it, so that an environment may draw the next one over it."""
+        if self._failed or frame is None:
+            return
+        self._added += 1
+        if (self._added - 1) % self._every > 0:
+            return
+        try:
+            frame = rgb_frame(frame)
+            if self._writer is None:
+                self._open(*frame.shape[:2])
+            height, width = (min(have, wanted) for have, wanted in zip(frame.shape, self._size))
+            canvas = np.zeros((*self._size, 3), np.uint8)
+            canvas[:height, :width] = frame[:height, :width]
+            self._writer.append_data(canvas)
+        except Exception as error:
+            self._fail(error)
+
+    def _open(self, height: int, width: int) -> None:
+        import imageio.v2 as imageio  # comes with gymnasium[mujoco]; its plugin is imageio-ffmpeg
+
+        self._size = (height + height % 2, width + width % 2)  # yuv420p halves both
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = imageio.get_writer(
+            self._part,
+            format="FFMPEG",
+            fps=self._fps,
+            codec="libx264",
+            pixelformat="yuv420p",
+            macro_block_size=1,  # no other size than ours
+            output_params=["-movflags", "+faststart"],  # it plays before it is loaded
+            ffmpeg_log_level="quiet",
+        )
+
+    def close(self) -> None:
+        """Give the film its name. Without a frame there is none."""
+        if self._failed or self._writer is None:
+            return
+        writer = self._writer
+        self._writer = None
+        try:
+            writer.close()
+            if self._part.stat().st_size == 0:
+                raise OSError("ffmpeg has written nothing")
+            os.replace(self._part, self.path)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        if self._writer is not None:
+            with contextlib.suppress(Exception):
+                self._writer.close()
+            self._writer = None
+        with contextlib.suppress(OSError):
+            self._part.unlink()
+        message = failure(error)
+        if message not in Video.warnings:  # not at every evaluation anew
+            Video.warnings.add(message)
+            warn(f"no video {self.path}: {message}; the run goes on without it")
 
 
 def save_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
@@ -1035,44 +1554,80 @@ def save_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
     imageio.mimsave(path, frames[::skip], duration=1000 * skip / fps, loop=0)  # milliseconds
 
 
-def make_env(env_id: str, seed: int = 0, render_mode: str | None = None, options: Sequence[str] = ()) -> gym.Env:
+def make_task(env_id: str, render_mode: str | None, options: Sequence[str]) -> gym.Env:
+    """A task of this file."""
+    if env_id.startswith(METAWORLD):
+        if env_id not in metaworld_ids():
+            raise unknown_id(env_id)
+        return MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
+    task_class, *arguments = TASKS[env_id]
+    if task_class in (Adroit, Cabinet) and importlib.util.find_spec("gymnasium_robotics") is None:
+        raise ValueError(f"{env_id} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2")
+    return task_class(*arguments, render_mode, options)
+
+
+def draw_first_frame(env: gym.Env, env_id: str) -> None:
+    """So that a missing renderer is found early. What the frame looks like does not matter yet: see Video."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GLFW's, before it fails
+        try:
+            env.render()
+        except NotImplementedError as error:
+            raise ValueError(f"{env_id} cannot be rendered: its class has no render()") from error
+        except gym.error.DependencyNotInstalled as error:  # a renderer in Python, for example pygame
+            raise ValueError(f"{env_id} cannot be rendered: {one_line(error)}") from error
+        except Exception as error:
+            if is_opengl_error(error):
+                raise
+            raise ValueError(f"{env_id} cannot be rendered: {failure(error)}") from error
+
+
+def make_env(
+    env_id: str,
+    seed: int = 0,
+    render_mode: str | None = None,
+    options: Sequence[str] = (),
+    env_kwargs: dict[str, Any] | None = None,
+) -> gym.Env:
     """One environment. All its episodes follow from `seed`, or from the seed of its last reset(seed=).
 
     render_mode: None or "rgb_array"; a first frame is drawn at once, so that a missing renderer is found early.
     options: switches out of OPTIONS[env_id].
+    env_kwargs: arguments of gymnasium.make, for ids that are not of this file.
+    Seeds the global generators of Python and NumPy, for constructors that draw from them.
+    ValueError, in one line, if the environment cannot be made, reset or drawn.
     """
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode {render_mode!r}: frames are drawn with 'rgb_array'; windows: python envs.py ID")
     for option in options:
         if option not in OPTIONS.get(env_id, ()):
-            known = f"its options: {', '.join(OPTIONS[env_id])}" if env_id in OPTIONS else "it has no options"
+            known = "it has no options"
+            if env_id in OPTIONS:
+                known = f"its options: {', '.join(OPTIONS[env_id])}"
             raise ValueError(f"{env_id} has no option {option!r}; {known}")
+    is_ours = env_id in TASKS or env_id.startswith(METAWORLD)
+    if is_ours and env_kwargs:
+        raise ValueError(
+            f"{env_id} takes no --env-kwargs ({', '.join(env_kwargs)}): they are for ids of gymnasium.make"
+        )
+    seed_global_rng(seed)
     try:
-        if env_id.startswith(METAWORLD):
-            if env_id not in metaworld_ids():
-                raise unknown_id(env_id)
-            env = MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
-        elif env_id in TASKS:
-            task_class, *arguments = TASKS[env_id]
-            if task_class in (Adroit, Cabinet) and importlib.util.find_spec("gymnasium_robotics") is None:
-                raise ValueError(f"{env_id} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2")
-            env = task_class(*arguments, render_mode, options)
+        if is_ours:
+            env = Standard(make_task(env_id, render_mode, options))
+            env.reset(seed=seed)
         else:
-            env = make_gymnasium(env_id, render_mode)
-        env = EpisodeSummary(env)
-        env.reset(seed=seed)
+            env = Standard(make_gymnasium(env_id, render_mode, env_kwargs or {}))
+            try:
+                env.reset(seed=seed)
+            except Exception as error:
+                if is_opengl_error(error):
+                    raise
+                raise ValueError(f"{env_id}: its first reset fails: {failure(error)}") from error
         env.action_space.seed(seed)
         if render_mode is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # GLFW's, before it fails
-                try:
-                    env.render()
-                except NotImplementedError as error:
-                    raise ValueError(f"{env_id} cannot be rendered: its class has no render()") from error
-    except gym.error.DependencyNotInstalled as error:  # a renderer in Python, for example pygame
-        raise ValueError(f"{env_id} cannot be rendered: {one_line(error)}") from error
+            draw_first_frame(env, env_id)
     except Exception as error:
-        if not is_opengl_error(error):
+        if isinstance(error, ValueError) or not is_opengl_error(error):
             raise
         raise ValueError(
             f"no OpenGL ({one_line(error)}): apt install libegl1 libegl-mesa0 libgl1-mesa-dri, or set MUJOCO_GL=osmesa "
@@ -1089,11 +1644,19 @@ def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
 
 
 def state_sizes(env: gym.Env) -> tuple[int, int, int]:
-    """Sizes of observation, object coordinates in it (its last entries), and action. ValueError if it is an image."""
-    if len(env.observation_space.shape) != 1:
-        shape = env.observation_space.shape
+    """Sizes of observation, object coordinates in it (its last entries), and action. ValueError if it is an image, or
+    if it has fewer entries than object coordinates."""
+    shape = env.observation_space.shape
+    if len(shape) != 1:
         raise ValueError(f"this environment is seen as an image, {shape}; this script is for state observations")
-    return env.observation_space.shape[0], getattr(env.unwrapped, "object_dim", 0), env.action_space.shape[0]
+    object_dim = getattr(env.unwrapped, "object_dim", 0)
+    is_number = isinstance(object_dim, (int, np.integer)) and not isinstance(object_dim, bool)
+    if not is_number or not 0 <= object_dim <= shape[0]:
+        raise ValueError(
+            f"the environment's object_dim, {one_line(repr(object_dim))[:80]}, must be a whole number from 0 to the "
+            f"{shape[0]} entries of its observation, of which the last ones are object coordinates"
+        )
+    return shape[0], int(object_dim), env.action_space.shape[0]
 
 
 WORKER_TIMEOUT = int(os.environ.get("RPG_WORKER_TIMEOUT", 60))  # seconds a worker may take for a step or a reset
@@ -1127,14 +1690,21 @@ class Workers(gym.vector.AsyncVectorEnv):
 
 
 def make_vector_env(
-    env_id: str, num_envs: int, seed: int, async_envs: bool = False, options: Sequence[str] = ()
+    env_id: str,
+    num_envs: int,
+    seed: int,
+    async_envs: bool = False,
+    options: Sequence[str] = (),
+    env_kwargs: dict[str, Any] | None = None,
 ) -> gym.vector.VectorEnv:
-    """`num_envs` environments, the i-th made from seed + i. The step after an episode's last one ignores its action
-    and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
+    """`num_envs` environments, the i-th made from derive_seeds(num_envs, seed)[i]. The step after an episode's last one
+    ignores its action and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
     if env_id == "maze" and not async_envs:
-        make_env(env_id, seed, None, options)  # checks the options
+        make_env(env_id, seed, None, options, env_kwargs)  # checks the options
         return VectorMaze(num_envs, options)
-    makers = [functools.partial(make_env, env_id, seed + i, None, tuple(options)) for i in range(num_envs)]
+    makers = []
+    for env_seed in derive_seeds(num_envs, seed):
+        makers.append(functools.partial(make_env, env_id, env_seed, None, tuple(options), env_kwargs))
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
         ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the workers: a terminal sends it to them too
@@ -1526,7 +2096,9 @@ def show(env: gym.Env) -> None:
     the action's entries, left and right change it by 0.25. The mouse pulls: double click, then Ctrl and drag."""
     import mujoco.viewer
 
-    action, chosen, keys = None, 0, []
+    action = None
+    chosen = 0
+    keys: list[int] = []
     task = env.unwrapped
     dt = 1.0 / env.metadata["render_fps"]
     with mujoco.viewer.launch_passive(task.model, task.data, key_callback=keys.append) as viewer:
@@ -1537,14 +2109,18 @@ def show(env: gym.Env) -> None:
                 steps = {262: (0, 0.25), 263: (0, -0.25), 264: (1, 0.0), 265: (-1, 0.0)}  # GLFW: right left down up
                 move, change = steps.get(keys.pop(0), (0, 0.0))
                 if move or change:
-                    action = np.zeros(env.action_space.shape, np.float32) if action is None else action
+                    if action is None:
+                        action = np.zeros(env.action_space.shape, np.float32)
                     chosen = (chosen + move) % len(action)
                     action[chosen] = np.clip(action[chosen] + change, -1.0, 1.0)
                     print(f"action[{chosen}] = {action[chosen]:+.2f}")
             with viewer.lock():
-                info = env.step(env.action_space.sample() if action is None else action)[4]
-                if "summary" in info:
-                    print(dict(zip(SUMMARY, info["summary"].tolist())))
+                if action is None:
+                    info = env.step(env.action_space.sample())[4]
+                else:
+                    info = env.step(action)[4]
+                if SUMMARY_KEY in info:
+                    print(dict(zip(SUMMARY, info[SUMMARY_KEY].tolist())))
                     env.reset()
             viewer.sync()
             time.sleep(max(0.0, dt - (time.monotonic() - start)))
@@ -1552,44 +2128,79 @@ def show(env: gym.Env) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="List the environments, or show a random episode of one.")
-    parser.add_argument("env_id", nargs="?", help="write videos/ENV_ID.gif; with a display, also open MuJoCo's viewer")
+    parser.add_argument("env_id", nargs="?", help="write videos/ENV_ID.mp4; with a display, also open MuJoCo's viewer")
     parser.add_argument("--env-options", nargs="*", default=(), help="the environment's switches, as for rpg.py")
+    parser.add_argument("--env-kwargs", nargs="*", default=(), help="key=value, arguments of gymnasium.make")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if sys.platform.startswith("linux") and ctypes.util.find_library("EGL"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # with a display too: frames by GLFW beside MuJoCo's viewer crash
-    row = "{:24}{:>14}{:>9}{:>9}{:>10}  {:9}{}".format
     if args.env_id is None:
-        print(row("id", "observation", "encoded", "actions", "decisions", "reward", "options"))
-        for env_id in [*TASKS, METAWORLD + "basketball"]:
-            try:
-                env = make_env(env_id).unwrapped
-            except ValueError as error:  # its package is not installed
-                print(f"{env_id:24}{error}")
-                continue
-            shape = "x".join(map(str, env.observation_space.shape))
-            options = OPTIONS.get(env_id, ())
-            options = ", ".join(options) if len(options) < 3 else f"{options[0]} to {options[-1]}"
-            print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
-        print("encoded: how many of the last observations are object coordinates, for the positional encoding")
-        print("like metaworld-basketball, without its option:", *metaworld_ids())
-        print("and every id of gymnasium.make with bounded continuous actions, for example HalfCheetah-v5")
+        list_tasks()
         return
     try:
-        env = make_env(args.env_id, args.seed, "rgb_array", args.env_options)
+        env = play_random_episode(args.env_id, args.seed, args.env_options, parse_env_kwargs(args.env_kwargs))
     except ValueError as error:
-        sys.exit(f"envs.py: {error}")
-    frames, info = [env.render()], {}
-    while "summary" not in info:
-        info = env.step(env.action_space.sample())[4]
-        frames.append(env.render())
-    path = Path("videos", args.env_id.replace("/", "-").replace(":", "-") + ".gif")
-    save_gif(path, frames, env.metadata.get("render_fps", 25))
-    print(f"{path}: {dict(zip(SUMMARY, info['summary'].tolist()))}")
-    env.close()
+        refuse(error)
     has_display = not sys.platform.startswith("linux") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-    if has_display and hasattr(env.unwrapped, "model"):
+    if has_display and isinstance(env.unwrapped, Task):
         show(env)
+
+
+def list_tasks() -> None:
+    """Print the ids of this file with their sizes."""
+    row = "{:24}{:>14}{:>9}{:>9}{:>10}  {:9}{}".format
+    print(row("id", "observation", "encoded", "actions", "decisions", "reward", "options"))
+    for env_id in [*TASKS, METAWORLD + "basketball"]:
+        try:
+            env = make_env(env_id).unwrapped
+        except ValueError as error:  # its package is not installed
+            print(f"{env_id:24}{error}")
+            continue
+        shape = "x".join(map(str, env.observation_space.shape))
+        names = OPTIONS.get(env_id, ())
+        options = ", ".join(names)
+        if len(names) > 2:
+            options = f"{names[0]} to {names[-1]}"
+        print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
+    print("encoded: how many of the last observations are object coordinates, for the positional encoding")
+    print("like metaworld-basketball, without its option:", *metaworld_ids())
+    print("and every id of gymnasium.make with bounded continuous actions, for example HalfCheetah-v5")
+
+
+MOST_SHOWN = 1000  # decisions of an episode that does not end by itself
+
+
+def play_random_episode(env_id: str, seed: int, options: Sequence[str], env_kwargs: dict[str, Any]) -> gym.Env:
+    """Play an episode of random actions; write videos/ENV_ID.mp4 if the environment can be drawn, print its summary.
+    Returns the environment, closed. ValueError if it cannot be made."""
+    video = None
+    try:
+        env = make_env(env_id, seed, "rgb_array", options, env_kwargs)
+        video = Video(Path("videos", re.sub("[:/]", "-", env_id) + ".mp4"), env.metadata.get("render_fps"))
+    except ValueError as error:
+        env = make_env(env_id, seed, None, options, env_kwargs)  # if that is not to be had either, it says why
+        print(f"no pictures: {error}")
+    if video is not None:
+        video.draw(env)
+    info: dict[str, Any] = {}
+    decisions = 0
+    while SUMMARY_KEY not in info and decisions < MOST_SHOWN:
+        info = env.step(env.action_space.sample())[4]
+        decisions += 1
+        if video is not None:
+            video.draw(env)
+    shown = env_id
+    if video is not None:
+        video.close()
+        if video.path.exists():
+            shown = str(video.path)
+    env.close()
+    if SUMMARY_KEY in info:
+        print(f"{shown}: {dict(zip(SUMMARY, info[SUMMARY_KEY].tolist()))}")
+    else:
+        print(f"{shown}: no end within {MOST_SHOWN} decisions; max_episode_steps of gymnasium.register sets one")
+    return env
 
 
 if __name__ == "__main__":
