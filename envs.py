@@ -31,6 +31,7 @@ import random
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -1143,16 +1144,17 @@ def unknown_id(env_id: str) -> ValueError:
 
 
 def failure(error: BaseException) -> str:
-    """An exception in one line: its type, its message up to 300 characters, and the line of the user's code, if it is
-    one's, that raised it."""
+    """An exception in one line: its type, its message up to 300 characters, and the last line of the user's own code
+    (not of this file, nor of a package) on its way."""
     message = one_line(error)
     if len(message) > 300:
         message = message[:300] + "..."
     text = type(error).__name__
     if message:
         text += f": {message}"
-    frames = traceback.extract_tb(error.__traceback__)
-    if frames and "site-packages" not in frames[-1].filename:
+    installed = (sys.prefix, sys.base_prefix, __file__, "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(installed)]
+    if frames:
         text += f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
     return text
 
@@ -1543,17 +1545,6 @@ class Video:
             warn(f"no video {self.path}: {message}; the run goes on without it")
 
 
-def save_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
-    """Write frames (height, width, 3) uint8, `fps` a second, as an endless GIF; nothing without frames."""
-    if not frames:
-        return
-    import imageio  # comes with gymnasium[mujoco]
-
-    skip = math.ceil(fps / 25)  # viewers slow a GIF of more frames a second down
-    path.parent.mkdir(exist_ok=True)
-    imageio.mimsave(path, frames[::skip], duration=1000 * skip / fps, loop=0)  # milliseconds
-
-
 def make_task(env_id: str, render_mode: str | None, options: Sequence[str]) -> gym.Env:
     """A task of this file."""
     if env_id.startswith(METAWORLD):
@@ -1818,19 +1809,13 @@ def parse_args(args_class: type, description: str | None, changeable: Collection
     args = parse_flags(args_class, description, args_class())
     if args.resume is None:
         return args, given
-    path = Path(args.resume, "args.json")
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved.keys() != vars(args).keys():  # another version's: the missing ones would be today's defaults
-            raise KeyError
-        for name, value in saved.items():
-            if isinstance(value, list):
-                saved[name] = tuple(value)
-        args = parse_flags(args_class, description, args_class(**saved))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        saved = load_args(args.resume, args_class)
+        args = parse_flags(args_class, description, saved)
+    except (OSError, ValueError, TypeError):
         refuse(f"--resume {args.resume}: not the directory of a run (no args.json with just this script's flags)")
     for name in sorted(given - set(changeable)):
-        value, old = getattr(args, name), saved[name]
+        value, old = getattr(args, name), getattr(saved, name)
         if value != old:
             refuse(
                 f"{flag_text(name, value)}: the run in {args.resume} was started with {flag_text(name, old)} and keeps "
@@ -1890,17 +1875,18 @@ def replace_file(path: Path, write: Callable) -> None:
     os.replace(new, path)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, complete or not at all."""
-    replace_file(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
-
-
 def write_checkpoint(run_dir: Path, state: dict) -> None:
-    """Write checkpoint.pt, `state`, which holds all that a resumed run needs, and beside it model.pt, the weights
-    state["agent"] alone. Raises OSError."""
+    """Write checkpoint.pt, `state` (all that a resumed run needs) and torch's RNG, and beside it model.pt, the weights
+    state["agent"] alone. Raises OSError; FloatingPointError, and nothing is written, if a weight is nan or infinite."""
     import torch
 
-    replace_file(run_dir / "checkpoint.pt", lambda file: torch.save(state, file))
+    for name, weight in state["agent"].items():
+        if not weight.isfinite().all():
+            raise FloatingPointError(f"the weight {name} is nan or infinite")
+    rng = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        rng.append(torch.cuda.get_rng_state())
+    replace_file(run_dir / "checkpoint.pt", lambda file: torch.save(state | {"rng": rng}, file))
     replace_file(run_dir / "model.pt", lambda file: torch.save(state["agent"], file))
 
 
@@ -1914,6 +1900,48 @@ def read_checkpoint(run_dir: Path, device: Any = "cpu") -> dict:
         if archive.testzip() is not None:  # torch.load looks at no checksum
             raise ValueError("wrong checksum")
     return torch.load(path, device, weights_only=True)
+
+
+def restore_rng(states: Sequence[Any]) -> None:
+    """Set torch's RNG of the CPU, and of the GPU if the run was on one, as it was at a checkpoint."""
+    import torch
+
+    torch.set_rng_state(states[0].cpu())
+    if torch.cuda.is_available() and len(states) > 1:
+        torch.cuda.set_rng_state(states[1].cpu())
+
+
+def load_args(run_dir: Path, args_class: type) -> Any:
+    """The Args of a run. Raises OSError if it has none, ValueError or TypeError if they are another script's."""
+    saved = json.loads(Path(run_dir, "args.json").read_text(encoding="utf-8"))
+    if not isinstance(saved, dict) or saved.keys() != vars(args_class()).keys():
+        raise ValueError("another version's flags")  # the missing ones would be today's defaults
+    for name, value in saved.items():
+        if isinstance(value, list):
+            saved[name] = tuple(value)
+    return args_class(**saved)
+
+
+def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
+    """ValueError that names a parameter which needs a gradient and belongs to no optimiser: it would never be
+    trained."""
+    trained = set()
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            trained |= {id(parameter) for parameter in group["params"]}
+    for name, parameter in agent.named_parameters():
+        if parameter.requires_grad and id(parameter) not in trained:
+            raise ValueError(f"no optimiser trains Agent.{name}: give it one, or call requires_grad_(False) on it")
+
+
+def check_gradients(agent: Any, optimizers: dict[str, Any]) -> None:
+    """ValueError that names a parameter of an optimiser which no loss has given a gradient yet."""
+    names = {id(parameter): name for name, parameter in agent.named_parameters()}
+    for optimizer_name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter not in optimizer.state:
+                    raise ValueError(f"{optimizer_name}: no loss gives Agent.{names[id(parameter)]} a gradient")
 
 
 class Stop:
@@ -1968,19 +1996,14 @@ def require_memory(size: float, what: str, device: Any) -> None:
         )
 
 
-def set_threads(args: Any, given: set[str]) -> None:
-    """Use --num-threads threads of the CPU, or as many as OMP_NUM_THREADS says, if it does and the flag is not typed."""
+def choose_device(args: Any, given: set[str]) -> Any:
+    """The torch.device of a run: the GPU if there is one (CUDA_VISIBLE_DEVICES chooses it), unless --no-cuda. Else the
+    CPU, with --num-threads threads, or as many as OMP_NUM_THREADS says, if it is set and the flag is not typed."""
     import torch
 
     if "num_threads" in given or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(args.num_threads)
     args.num_threads = torch.get_num_threads()
-
-
-def choose_device(args: Any, given: set[str]) -> Any:
-    """The torch.device of a run: the GPU if there is one (CUDA_VISIBLE_DEVICES chooses it) and unless --no-cuda."""
-    import torch
-
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_freed_memory()
@@ -2000,6 +2023,16 @@ def device_name(device: Any) -> str:
         return f"GPU {index} ({torch.cuda.get_device_name(index)})"
     threads = torch.get_num_threads()
     return f"CPU ({threads} thread{'s' * (threads > 1)})"
+
+
+def introduce(run_dir: Path, env_id: str, sizes: tuple[int, int, int], num_envs: int, device: Any) -> None:
+    """The first line that a run prints; sizes as by state_sizes."""
+    obs_dim, object_dim, act_dim = sizes
+    say(
+        f"{run_dir} | {env_id}: observation {obs_dim}, of these {object_dim} object coordinates, action {act_dim} | "
+        f"{num_envs} environment{'s' * (num_envs > 1)} | {device_name(device)} | "
+        f"Ctrl-C stops it with a checkpoint, --resume {run_dir} goes on"
+    )
 
 
 def keep_freed_memory() -> None:
@@ -2044,7 +2077,8 @@ def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) 
 
 
 class Speed:
-    """Environment steps a second. The clock is started when updates run at their usual speed; nothing is known before."""
+    """Environment steps a second. The clock is started when updates run at their usual speed; nothing is known
+    before."""
 
     def __init__(self) -> None:
         self._start: tuple[int, float] | None = None
@@ -2068,7 +2102,8 @@ class Progress:
         self._on_terminal = sys.stdout.isatty()
 
     def show(self, step: int, sps: float | None, means: dict[str, float], over: bool = False) -> None:
-        """Steps, steps a second, time left, means: if a while has passed since the last line, or if it is the last one."""
+        """Steps, steps a second, time left, means: if a while has passed since the last line, or if it is the last
+        one."""
         now = time.perf_counter()
         if now - self._printed < (0.2 if self._on_terminal else 10) and not over:
             return
@@ -2089,6 +2124,78 @@ class Progress:
     def note(self, text: str) -> None:
         """A line of its own, which stays."""
         say(f"\r{text}\x1b[K" if self._on_terminal else text)
+
+
+def start_log(run_dir: Path, args: Any, step: int) -> Any:
+    """Write args.json, and return the SummaryWriter of a run that starts, or goes on, at `step`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    flags = json.dumps(vars(args), indent=2)
+    replace_file(run_dir / "args.json", lambda file: file.write(flags.encode()))
+    threading.excepthook = lambda failure: None  # the writer's thread: its error comes up at the next write or flush
+    writer = SummaryWriter(run_dir, purge_step=step + 1)
+    writer.add_text("hyperparameters", "    " + flags.replace("\n", "\n    "), step)
+    return writer
+
+
+def start_wandb(run_dir: Path, args: Any) -> None:
+    """--track: mirror the run to Weights & Biases. Before start_log."""
+    import wandb
+
+    wandb.init(
+        project=args.wandb_project_name,
+        entity=args.wandb_entity,
+        sync_tensorboard=True,
+        config=vars(args),
+        name=run_dir.name,
+        id=run_dir.name,
+        resume="allow",
+    )
+
+
+def log_evaluation(run_dir: Path, writer: Any, progress: Progress, step: int, summaries: Sequence) -> None:
+    """The summaries of an evaluation to TensorBoard, eval.csv and standard output; nothing of one that was stopped and
+    has none. Raises OSError."""
+    if not summaries:
+        return
+    means = average(summaries)
+    for key, mean in means.items():
+        writer.add_scalar(f"eval/{key}", mean, step)
+    writer.flush()  # before its rows are in the table, by which a resumed run knows that it was done
+    save_summaries(run_dir / "eval.csv", step, summaries)
+    progress.note(f"step {step:,}: evaluation of {len(summaries)} episodes: {figures(means)}")
+
+
+def report(
+    run_dir: Path, env_id: str, seed: int, step: int, training_episodes: int, summaries: Sequence, **more
+) -> None:
+    """The last line on standard output: a JSON object with the means of these summaries and `more`."""
+    result = {"run_dir": str(run_dir), "env_id": env_id, "seed": seed, "global_step": step}
+    result |= {"training_episodes": training_episodes, "episodes": len(summaries)}
+    result |= dict.fromkeys(SUMMARY) | average(summaries) | more
+    say(json.dumps(result))
+
+
+def end_on_nan(error: FloatingPointError, losses: dict[str, Any], step: int, run_dir: Path) -> NoReturn:
+    """One line, exit code 1; `losses`, the sums since the last log, tell of a nan before the actions do."""
+    message = str(error)
+    for key, total in losses.items():
+        if not total.isfinite():
+            message = f"losses/{key} is nan or infinite"
+    refuse(f"{message}, at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
+
+
+def end_on_error(error: Exception, step: int, run_dir: Path) -> None:
+    """One line, exit code 1, where no code is at fault: a full disk, a worker that died, no compiler. Else a line,
+    after which the caller raises the error."""
+    goes_on = f"at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a kill while it compiles cuts files
+        refuse(
+            f"--compile needs g++, or its cache, /tmp/torchinductor_*, deleted: {one_line(error)[:90]}...; {goes_on}", 1
+        )
+    if isinstance(error, OSError):
+        refuse(f"{one_line(error)}, {goes_on}", 1)
+    warn(f"{type(error).__name__} {goes_on}")
 
 
 def show(env: gym.Env) -> None:
