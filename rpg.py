@@ -539,10 +539,12 @@ def frozen(*nets):
     for net in nets:
         if net is not None:
             net.requires_grad_(False)
-    yield
-    for net in nets:
-        if net is not None:
-            net.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for net in nets:
+            if net is not None:
+                net.requires_grad_(True)
 
 
 class Agent(nn.Module):
