@@ -2222,10 +2222,8 @@ def show(env: gym.Env) -> None:
                     action[chosen] = np.clip(action[chosen] + change, -1.0, 1.0)
                     print(f"action[{chosen}] = {action[chosen]:+.2f}")
             with viewer.lock():
-                if action is None:
-                    info = env.step(env.action_space.sample())[4]
-                else:
-                    info = env.step(action)[4]
+                random_action = env.action_space.sample()
+                info = env.step(random_action if action is None else action)[4]
                 if SUMMARY_KEY in info:
                     print(dict(zip(SUMMARY, info[SUMMARY_KEY].tolist())))
                     env.reset()

@@ -14,8 +14,8 @@ def play(env, act):
     """Play the current episode to its end with act(); the success at each decision."""
     successes, truncated = [], False
     while not truncated:
-        _, reward, terminated, truncated, info = env.step(act())
-        assert reward == info["success"] and reward in (0.0, 1.0) and not terminated
+        _, reward, terminated, truncated, _ = env.step(act())
+        assert reward == env.success and reward in (0.0, 1.0) and not terminated
         successes.append(reward)
     return successes
 
@@ -201,9 +201,9 @@ def drag(points, seed=3, speed=1.8, force=60.0, decisions=400):
         velocity = way * min(1.0, speed / np.linalg.norm(way))
         push = 40.0 * (velocity - data.qvel[:2])
         data.body("torso").xfrc_applied[:2] = push * min(1.0, force / np.linalg.norm(push))
-        obs, reward, _, _, info = env.step(np.zeros(8))
+        obs, reward, _, _, _ = env.step(np.zeros(8))
         rewards.append(reward)
-        successes.append(info["success"])
+        successes.append(env.success)
     np.testing.assert_allclose(obs[30:32], [data.qpos[15], 8.0 + data.qpos[16]], atol=1e-5)
     return np.array(rewards), np.array(successes), data.qpos[:2].copy(), obs[30:32]
 
@@ -264,9 +264,9 @@ class Hand:
         speed = (self.joints_for(place, base) - self.data.qpos[self.arm]) / DECISION / envs.ARM_SPEED
         action[self.arm] = speed / max(1.0, np.abs(speed).max())
         action[-2:] = grip
-        _, reward, _, _, info = self.env.step(action.astype(np.float32))
+        _, reward, _, _, _ = self.env.step(action.astype(np.float32))
         self.rewards.append(reward)
-        self.successes.append(info["success"])
+        self.successes.append(self.env.success)
 
     def go(self, place, tolerance, settle=False):
         """Moves with the gripper open, 7 cm a decision at most, until there and, to settle, slow."""

@@ -58,9 +58,10 @@ def random_episodes(env, episodes, each=lambda: None, hold=1):
         obs, row, truncated = env.reset()[0], [], False
         while not truncated:
             assert env.observation_space.contains(obs) and np.isfinite(obs).all()
-            action = action if decision % hold else env.action_space.sample()
-            obs, reward, terminated, truncated, info = env.step(action)
-            success = info.get("success", 0.0)  # the maze without a goal has none
+            if decision % hold == 0:
+                action = env.action_space.sample()
+            obs, reward, terminated, truncated, _ = env.step(action)
+            success = 0.0 if math.isnan(env.success) else env.success  # the maze without a goal has none
             assert type(reward) is type(success) is float and success in (0.0, 1.0) and terminated is False
             assert reward == success or not sparse
             decision += 1
@@ -257,8 +258,8 @@ def test_success_flips_at_its_threshold(env_id, place):
         env.reset()
         env.unwrapped.data.qvel[:] = 0.0
         place(env.unwrapped.data, error)
-        _, reward, _, _, info = env.step(np.zeros(env.action_space.shape, np.float32))
-        assert reward == info["success"] == success
+        reward = env.step(np.zeros(env.action_space.shape, np.float32))[1]
+        assert reward == env.success == success
 
 
 # --- Adroit
@@ -294,10 +295,10 @@ def test_adroit_is_the_package(task):
         exact = task != "hammer"  # whose rotation, computed otherwise, differs where it is 1e-17
         np.testing.assert_allclose(obs, expected, rtol=0, atol=0 if exact else 1e-15)
         action = env.action_space.sample()
-        obs, _, _, _, info = env.step(action)
+        obs = env.step(action)[0]
         package.step(action)
         theirs, _, _, _, their_info = package.step(action)
-        assert info["success"] == their_info["success"]
+        assert env.success == their_info["success"]
 
 
 def test_hammer_observes_the_packages_rotation():
@@ -570,7 +571,7 @@ def test_cabinet_dense_reward():
     for left, right in ((0.0, 0.0), (0.5, 0.0), (1.5, 0.3), (0.2, 1.5), (1.5, 1.5), (-0.05, 0.3), (0.3, -0.05)):
         env.reset()
         env.data.qpos[-2:] = -left, right
-        obs, reward, _, _, info = env.step(np.zeros(12))
+        obs, reward, _, _, info = env.step(np.zeros(12))  # of the task, without its wrapper
         angles = env.data.qpos[-2:] * (-1.0, 1.0)  # openings; a door pushed inwards pays nothing
         openings = np.maximum(angles, 0.0) / 1.57
         fingers = [env.data.site(f"{name}finger").xpos for name in ("left", "right")]
@@ -687,29 +688,44 @@ def test_list(tmp_path):
 
 
 @pytest.mark.parametrize("name, frames", [("block-push-1 random-blocks", 61), ("maze goal=4,4", 51)])
-def test_gif(tmp_path, name, frames):
-    import imageio
+def test_film(tmp_path, name, frames):
+    import imageio.v2 as imageio
 
     env_id, option = name.split()
     run = command(tmp_path, "envs.py", env_id, "--seed", "3", "--env-options", option)
-    assert run.returncode == 0 and run.stdout.startswith(f"videos/{env_id}.gif: {{'episodic_return': 0.0"), run.stderr
-    images = imageio.mimread(tmp_path / f"videos/{env_id}.gif")
-    assert len(images) == frames and images[0].shape[:2] == (320, 320)
+    assert run.returncode == 0 and run.stdout.startswith(f"videos/{env_id}.mp4: {{'episodic_return': 0.0"), run.stderr
+    with imageio.get_reader(tmp_path / f"videos/{env_id}.mp4") as reader:
+        assert reader.count_frames() == frames and reader.get_data(0).shape == (320, 320, 3)
+
+
+def test_an_episode_without_pictures_or_end(tmp_path, monkeypatch):
+    """`python envs.py module:Id` plays it all the same; ':' and '/' are no part of a file's name."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    run = command(tmp_path, "envs.py", "toy_envs:ToyNoPictures-v0", "--env-kwargs", "scale=0.5")
+    lines = run.stdout.splitlines()
+    assert lines[0] == "no pictures: toy_envs:ToyNoPictures-v0 cannot be rendered: its class takes no render_mode"
+    assert (
+        lines[1].startswith("toy_envs:ToyNoPictures-v0: {'episodic_return': ") and "'episodic_length': 20.0" in lines[1]
+    )
+    assert len(lines) == 2 and not (tmp_path / "videos").exists()
+    run = command(tmp_path, "envs.py", "toy_envs:Toy/Endless-v0")
+    assert run.stdout.startswith("videos/toy_envs-Toy-Endless-v0.mp4: no end within 1000 decisions"), run.stderr
 
 
 def test_what_a_user_gets_wrong(tmp_path):
     for arguments, words in (("block-pus", "nearest known: block-push"), ("Pendulum-v1 --env-options x", "no options")):
         run = command(tmp_path, "envs.py", *arguments.split())
-        assert run.returncode == 1 and words in run.stderr and run.stderr.count("\n") == 1
+        assert run.returncode == 2 and words in run.stderr and run.stderr.count("\n") == 1
 
 
 def test_the_readmes_own_environment_has_no_frames(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text((ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    for script, *flags in (("envs.py", "mine:Mine-v0"), ("rpg.py", "--env-id", "mine:Mine-v0", "--capture-video")):
-        run = command(tmp_path, script, *flags)
-        assert run.returncode and "Traceback" not in run.stderr
-        assert run.stderr.endswith("mine:Mine-v0 cannot be rendered: its class takes no render_mode\n")
+    reason = "mine:Mine-v0 cannot be rendered: its class takes no render_mode"
+    run = command(tmp_path, "rpg.py", "--env-id", "mine:Mine-v0", "--capture-video")
+    assert run.returncode and "Traceback" not in run.stderr and run.stderr.endswith(f"{reason}\n")
+    run = command(tmp_path, "envs.py", "mine:Mine-v0")
+    assert run.returncode == 0 and run.stdout.startswith(f"no pictures: {reason}\nmine:Mine-v0: ")
 
 
 def test_state_script_refuses_images(tmp_path):
