@@ -536,15 +536,15 @@ def score_function_loss(prior, s, z, v_est, prior_alpha):
 @contextlib.contextmanager
 def frozen(*nets):
     """A gradient passes through these networks (None: there is none), but is not computed for their parameters."""
-    for net in nets:
-        if net is not None:
-            net.requires_grad_(False)
+    parameters = [parameter for net in nets if net is not None for parameter in net.parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for net in nets:
-            if net is not None:
-                net.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 class Agent(nn.Module):
