@@ -1210,14 +1210,18 @@ def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, A
     if render_mode is not None:  # not every class takes it
         arguments["render_mode"] = render_mode
     try:
-        env = gym.make(env_id, **arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*initialised with render_mode")  # said below
+            env = gym.make(env_id, **arguments)
     except gym.error.UnregisteredEnv as error:
         raise unknown_id(env_id) from error
     except Exception as error:  # if a package is missing, it says which to install
         if is_opengl_error(error):
             raise
-        if render_mode is not None and isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
-            raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
+        if render_mode is not None and isinstance(error, TypeError):
+            takes_nothing = "() takes no arguments" in str(error) and not env_kwargs
+            if takes_nothing or "argument 'render_mode'" in str(error):
+                raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
         if isinstance(error, TypeError) and error.__cause__ is not None:  # gymnasium adds all arguments to the message
             error = error.__cause__
         raise ValueError(f"{env_id!r} cannot be made: {failure(error)}") from error

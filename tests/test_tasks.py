@@ -719,7 +719,8 @@ def test_what_a_user_gets_wrong(tmp_path):
 
 
 def test_the_readmes_own_environment_has_no_frames(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text((ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0])
+    blocks = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+    (tmp_path / "mine.py").write_text(next(block for block in blocks if "class Mine(gym.Env)" in block))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     reason = "mine:Mine-v0 cannot be rendered: its class takes no render_mode"
     run = command(tmp_path, "rpg.py", "--env-id", "mine:Mine-v0", "--capture-video")
