@@ -1172,7 +1172,8 @@ def import_module_of(env_id: str) -> None:
         is_missing = error.name is not None and f"{module}.".startswith(f"{error.name}.")
         if not is_missing:  # but another one, which it imports itself
             raise ValueError(f"{env_id!r}: its module {module!r} cannot be imported: {failure(error)}") from error
-        places = [path or os.getcwd() for path in sys.path if not path.startswith((sys.prefix, sys.base_prefix))]
+        installed = (sys.prefix, sys.base_prefix)
+        places = dict.fromkeys(path or os.getcwd() for path in sys.path if not path.startswith(installed))
         raise ValueError(
             f"{env_id!r}: there is no module {module!r} among the installed packages nor in {', '.join(places)}; "
             "the environment variable PYTHONPATH adds a directory"
@@ -1336,7 +1337,7 @@ class Standard(gym.Wrapper):
     """What the scripts see of any environment, in training and evaluation alike.
 
     Observations: cast here and nowhere else, to float32 (images: uint8) of the shape that the space declares.
-      ValueError for another shape.
+      ValueError for another shape. Rewards: float; terminated and truncated: bool.
     Info: nothing of the environment's own. At an episode's last step {SUMMARY_KEY: float64 (4,), in the order of
       SUMMARY}, else {}. Success is that of the last step (the paper's curves) and that of any step; nan if unknown.
     reset(seed=) also seeds what an environment may draw from beside its own generator: its spaces, and the global ones
@@ -1370,9 +1371,13 @@ class Standard(gym.Wrapper):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         obs, reward, terminated, truncated, info = self.env.step(action)
+        if type(reward) is not float:  # of another type, or an array of one
+            reward = np.asarray(reward, np.float64).item()
+        terminated = bool(terminated)
+        truncated = bool(truncated)
         success = success_of(info)
         self.success = success
-        self._return += float(reward)
+        self._return += reward
         self._length += 1
         if not success <= self._success_any and success == success:  # more than before (nan at first), and known
             self._success_any = success
@@ -2236,6 +2241,7 @@ def show(env: gym.Env) -> None:
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(description="List the environments, or show a random episode of one.")
     parser.add_argument("env_id", nargs="?", help="write videos/ENV_ID.mp4; with a display, also open MuJoCo's viewer")
     parser.add_argument("--env-options", nargs="*", default=(), help="the environment's switches, as for rpg.py")
@@ -2308,7 +2314,7 @@ def play_random_episode(env_id: str, seed: int, options: Sequence[str], env_kwar
     if SUMMARY_KEY in info:
         print(f"{shown}: {dict(zip(SUMMARY, info[SUMMARY_KEY].tolist()))}")
     else:
-        print(f"{shown}: no end within {MOST_SHOWN} decisions; max_episode_steps of gymnasium.register sets one")
+        print(f"{shown}: no end within {MOST_SHOWN} decisions; --env-kwargs max_episode_steps=N sets one")
     return env
 
 

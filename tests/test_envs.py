@@ -539,6 +539,16 @@ def test_infos_do_no_harm(name):
     assert sync[1].shape == (2, 2, 4)
 
 
+def test_rewards_in_other_forms():
+    for make in (make_env, functools.partial(make_vector_env, num_envs=2, seed=5)):
+        odd, plain = make("toy_envs:ToyRewardArray-v0"), make("toy_envs:Toy-v0")
+        for a, b in zip(rollout(odd), rollout(plain)):
+            np.testing.assert_array_equal(a, b)
+    env = make_env("toy_envs:ToyRewardArray-v0")
+    env.reset()
+    assert [type(value) for value in env.step(np.zeros(1))[1:4]] == [float, bool, bool]
+
+
 @pytest.mark.parametrize("name", ["SuccessArray", "SuccessArrays", "SuccessBool", "IsSuccess"])
 def test_success_in_other_forms(name):
     np.testing.assert_array_equal(

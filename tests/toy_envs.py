@@ -244,6 +244,17 @@ class GlobalRandom(Toy):
 register("ToyGlobalRandom-v0", GlobalRandom)
 
 
+class OddReward(Toy):
+    """Reward and both ends as arrays of one, where Toy gives a float and bools; the reward is in float32."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.array([reward], np.float32), np.array([terminated]), np.array(truncated), info
+
+
+register("ToyRewardArray-v0", OddReward)
+
+
 class Seed32(Toy):
     """As a simulator in C++: seeds of 32 bits with a sign."""
 
