@@ -822,8 +822,7 @@ def restore(run_dir, agent, replay):
         optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
     replay.load_state_dict(state["replay"])
     restore_rng(state["rng"])
-    global_step, updates, episodes, recent, eval_due = state["progress"]
-    return int(global_step), int(updates), int(episodes), list(recent), bool(eval_due)
+    return state["progress"]
 
 
 if __name__ == "__main__":
@@ -863,7 +862,8 @@ if __name__ == "__main__":
         refuse(error)
     if args.resume is not None:
         try:
-            global_step, updates, episodes, recent, eval_due = restore(run_dir, agent, replay)
+            *numbers, recent, eval_due = restore(run_dir, agent, replay)
+            global_step, updates, episodes = map(int, numbers)
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     stop.listen()

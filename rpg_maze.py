@@ -1,3 +1,17 @@
+# /// script
+# requires-python = ">=3.10,<3.14"
+# dependencies = [
+#     "torch>=2.10,<2.14",
+#     "gymnasium[mujoco]>=1.4,<1.5",
+#     "mujoco==3.3.0",
+#     "metaworld==3.1.1",
+#     "gymnasium-robotics==1.4.2",
+#     "imageio-ffmpeg>=0.5",
+#     "tyro>=1.0,<2",
+#     "tensorboard>=2.16",
+#     "matplotlib>=3.8",
+# ]
+# ///
 """Reparameterized Policy Gradient (RPG): Huang et al., Reparameterized Policy Learning for Multimodal Trajectory
 Optimization, ICML 2023. Pure exploration of the maze of Fig. 5, with every ablation of Fig. 8; all in this file but the
 maze, which is in envs.py.
@@ -22,38 +36,49 @@ The metric: coverage, the share of the 10 x 10 unit squares of the maze visited 
 
 import contextlib
 import copy
-import json
 import math
 import os
-import signal
 import sys
-import threading
-import time
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn as nn
-import tyro
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
+from torch.nn.utils import clip_grad_norm_
 
 from envs import (
     MAZE_HALF,
     MAZE_LENGTH,
     MAZE_WALLS,
+    SUMMARY_KEY,
     Maze,
+    Progress,
+    Speed,
+    Stop,
     average,
-    keep_freed_memory,
+    check_gradients,
+    check_optimizers,
+    choose_device,
+    crossed,
+    end_on_error,
+    end_on_nan,
+    introduce,
+    lock,
+    make_run_dir,
     make_vector_env,
-    one_line,
+    parse_args,
+    read_checkpoint,
     refuse,
-    show_progress,
+    replace_file,
+    report,
+    require_memory,
+    restore_rng,
+    say,
+    start_log,
+    write_checkpoint,
 )
 
 
@@ -62,14 +87,14 @@ class Args:
     # --- experiment
     exp_name: str = Path(__file__).stem  # name of the experiment, part of the run's name
     seed: int = 1  # seed of networks, sampling and environments
-    cuda: bool = True  # run on a GPU where there is one
+    cuda: bool = True  # run on a GPU where there is one; CUDA_VISIBLE_DEVICES chooses which
+    num_threads: int = 1  # CPU threads of torch; more pay at the paper's sizes on an idle machine (README)
     figure_frequency: int = 50_000  # environment steps between the policies drawn in maze.png; 0: the last one only
     checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
     resume: str | None = None  # directory of a run to continue up to --total-timesteps, with its own flags
-    # --- environment
+    # --- environment and schedule
     goal: str | None = None  # x,y (0 to 4 each): reward 1 in that cell; default: no reward but RND's
     num_envs: int = 5  # agents moved side by side; one update for each step of all (paper: 5 steps an update)
-    # --- replay and schedule
     total_timesteps: int = 250_000  # environment steps, summed over the agents (paper Fig. 8)
     buffer_size: int = 800_000  # transitions the replay holds (paper Table 1)
     learning_starts: int = 1_000  # environment steps before the first update (paper Table 1: seed step)
@@ -86,9 +111,9 @@ class Args:
     hidden_dim: int = 128  # width of all hidden layers and of the GRU (paper App. A: 256)
     state_dim: int = 100  # size of the latent state s (paper Table 1)
     num_frequencies: int = 6  # of the positional encoding, for all networks (paper Table 1); 0: none (Fig. 8D)
-    consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error
-    reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of the value's error
+    consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
+    reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z (Fig. 8A); none: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1; Fig. 8C)
@@ -101,7 +126,7 @@ class Args:
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 128  # width and output size of the RND networks (paper App. A: 512)
-    rnd_buffer_size: int | None = None  # newest transitions that RND learns from (Fig. 8D); default: all
+    rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
     rnd_normalize: bool = True  # subtract the running mean of the RND error and divide by its deviation (Sec. 4.3.2)
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
@@ -109,46 +134,78 @@ class Args:
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
-RND_WARMUP, RND_CLIP = 100, 100.0  # updates before RND's normaliser counts; bound of the bonus, in std (official code)
-LOG_FREQUENCY, RECENT = 1_000, 50  # environment steps between rows of losses; episodes in the progress and the summary
-GRAPH_WARMUP, BURN_IN = 3, 20  # eager updates of a kind before its capture; updates before the clock of the SPS starts
-COMPONENTS, COUPLINGS = 12, 4  # of --policy gmm and of --policy flow (official code)
+RND_WARMUP = 100  # updates before RND's normaliser counts (official code)
+RND_CLIP = 100.0  # bound of the bonus, in standard deviations (official code)
+LOG_FREQUENCY = 1_000  # environment steps between rows of losses
+RECENT = 50  # training episodes that the means of the progress and of the last line are over
+GRAPH_WARMUP = 3  # eager updates of a kind before its capture
+BURN_IN = 20  # updates before the clock of the SPS starts: compilation and captures are over
+COMPONENTS = 12  # of --policy gmm (official code)
+COUPLINGS = 4  # of --policy flow (official code)
 CEM_SAMPLES, CEM_ELITES, CEM_ITERATIONS, CEM_MIN_STD = 64, 8, 3, 0.05  # --policy cem: sequences tried, kept, rounds
-TRAJECTORIES, SHOWN = 64, 6  # episodes in a snapshot of the policy; snapshots in maze.png, at most
-CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "compile", "cudagraphs"}
+TRAJECTORIES = 64  # episodes in a snapshot of the policy
+SHOWN = 6  # snapshots in maze.png, at most
+
+# flags that --resume may change; all others define the run
+CHANGEABLE = {"resume", "total_timesteps", "figure_frequency", "checkpoint_frequency", "cuda", "num_threads", "compile"}
+CHANGEABLE |= {"cudagraphs"}
+# numeric flags that must be above 0, or at least 0; all others may be any finite number
+POSITIVE = {"num_threads", "num_envs", "total_timesteps", "buffer_size", "learning_starts"}
+POSITIVE |= {"batch_size", "learning_rate", "max_grad_norm", "gamma", "tau", "policy_frequency"}
+POSITIVE |= {"target_network_frequency", "reward_scale", "horizon", "hidden_dim", "state_dim", "latent_dim"}
+POSITIVE |= {"posterior_std", "alpha", "rnd_dim", "rnd_buffer_size"}
+NOT_NEGATIVE = {"seed", "figure_frequency", "checkpoint_frequency", "num_frequencies", "consistency_coef"}
+NOT_NEGATIVE |= {"reward_coef", "value_coef", "beta", "rnd_coef"}
 
 
 def check_args(args, given):
-    """Refuse impossible values, and flags (names in the set `given`) that would have no effect."""
-    may_be_0 = {
-        "seed",
-        "figure_frequency",
-        "checkpoint_frequency",
-        "num_frequencies",
-        "consistency_coef",
-        "reward_coef",
-        "value_coef",
-        "beta",
-        "rnd_coef",
-    }
+    """Refuse impossible values, and flags (names in the set `given`) that would have no effect: one line, exit code
+    2."""
     for name, value in vars(args).items():
-        if type(value) in (int, float) and not (0 < value < math.inf or value == 0 and name in may_be_0):
-            refuse(f"--{name.replace('_', '-')} {value}: must be {'at least' if name in may_be_0 else 'above'} 0")
-    start, size, rows = args.learning_starts, args.buffer_size, args.num_envs * (args.horizon + 2)
-    for wrong, message in (
-        (max(args.gamma, args.tau) > 1 or args.seed >= 2**20, "--gamma, --tau must be at most 1, --seed below 2**20"),
-        (start < args.batch_size, f"--batch-size {args.batch_size} is more than --learning-starts {start} can fill"),
-        (start < rows, f"--learning-starts {start} must be at least num_envs * (horizon + 2) = {rows}"),
-        (size < max(start, args.rnd_buffer_size or 0), "--buffer-size is below --learning-starts or --rnd-buffer-size"),
-        (args.goal is None and given & {"reward_scale"}, "no --goal"),
-        (args.latent == "none" and given & {"latent_dim", "beta", "posterior_std", "z_baseline"}, "--latent none"),
-        (args.latent == "categorical" and given & {"posterior_std"}, "--latent categorical"),
-        (args.beta == 0 and given & {"z_baseline"}, "--beta 0"),
-        (args.rnd_coef == 0 and given & {"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0"),
-    ):
-        if wrong:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong)) if wrong is not True else ""
-            refuse(f"{flags}: no effect with {message}" if flags else message)
+        if type(value) not in (int, float):
+            continue
+        flag = f"--{name.replace('_', '-')} {value}"
+        if not math.isfinite(value):
+            refuse(f"{flag}: must be a finite number")
+        if name == "total_timesteps" and args.resume is not None and value == 0:  # only look
+            continue
+        if name in POSITIVE and value <= 0:
+            refuse(f"{flag}: must be above 0")
+        if name in NOT_NEGATIVE and value < 0:
+            refuse(f"{flag}: must be at least 0")
+    if args.seed >= 2**63:
+        refuse(f"--seed {args.seed}: must be below 2**63")
+    if args.gamma > 1:
+        refuse(f"--gamma {args.gamma}: must be at most 1")
+    if args.tau > 1:
+        refuse(f"--tau {args.tau}: must be at most 1")
+    if args.learning_starts < args.batch_size:
+        refuse(f"--batch-size {args.batch_size} is more than --learning-starts {args.learning_starts} can fill")
+    rows = args.num_envs * (args.horizon + 2)
+    if args.learning_starts < rows:
+        refuse(f"--learning-starts {args.learning_starts} must be at least num_envs * (horizon + 2) = {rows}")
+    if args.buffer_size < max(args.learning_starts, args.rnd_buffer_size or 0):
+        refuse(f"--buffer-size {args.buffer_size} is below --learning-starts or --rnd-buffer-size")
+
+    def idle(names, setting):
+        for name in sorted(given & names):
+            refuse(f"--{name.replace('_', '-')}: no effect with {setting}")
+
+    if args.goal is None:
+        idle({"reward_scale"}, "no --goal")
+    if args.latent == "none":
+        idle({"latent_dim", "beta", "posterior_std", "z_baseline"}, "--latent none")
+    if args.latent == "categorical":
+        idle({"posterior_std"}, "--latent categorical")
+    if args.beta == 0:
+        idle({"z_baseline"}, "--beta 0")
+    if args.rnd_coef == 0:
+        idle({"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0")
+
+
+def latent_size(args):
+    """Z, the dimensions or categories of z; 0 for --latent none."""
+    return 0 if args.latent == "none" else args.latent_dim
 
 
 def mlp(in_dim, width, out_dim, act=nn.ELU):
@@ -158,7 +215,8 @@ def mlp(in_dim, width, out_dim, act=nn.ELU):
 
 def normal_log_prob(x, mean, log_std):
     """log N(x; mean, exp(log_std)²), summed over the last dimension."""
-    return (-0.5 * ((x - mean) * (-log_std).exp()).square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+    scaled = (x - mean) * (-log_std).exp()
+    return (-0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 class PositionalEncoding(nn.Module):
@@ -166,7 +224,8 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, obs_dim, object_dim, num_frequencies):
         super().__init__()
-        self.start, self.out_dim = obs_dim - object_dim, obs_dim + 2 * num_frequencies * object_dim
+        self.start = obs_dim - object_dim
+        self.out_dim = obs_dim + 2 * num_frequencies * object_dim
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
 
     def forward(self, obs):
@@ -175,43 +234,115 @@ class PositionalEncoding(nn.Module):
 
 
 # ALGO LOGIC: replay
+class Rows(NamedTuple):
+    """What the replay holds of each step of each environment; all of these with the same leading shape."""
+
+    obs: torch.Tensor  # (..., O)
+    a: torch.Tensor  # (..., A)
+    z: torch.Tensor  # (..., Z)
+    reward: torch.Tensor  # (...)
+    terminated: torch.Tensor  # (...) 1 where the action ended the episode for good, not by a time limit
+    last: torch.Tensor  # (...) 1 on an episode's final observation: no action was taken there
+    t: torch.Tensor  # (...) steps into the episode
+
+
+class Segments(NamedTuple):
+    """H transitions in a row, for Eq. 4."""
+
+    obs: torch.Tensor  # (H+1, B, O)
+    a: torch.Tensor  # (H, B, A)
+    z: torch.Tensor  # (H, B, Z)
+    reward: torch.Tensor  # (H, B)
+    terminated: torch.Tensor  # (H, B)
+    mask: torch.Tensor  # (H, B) 0 from the step after the episode's end on
+
+
+class States(NamedTuple):
+    """Replayed states."""
+
+    obs: torch.Tensor  # (B, O)
+    z: torch.Tensor  # (B, Z) of their episodes
+
+
 class Replay:
-    """Ring of shape (rows, num_envs, width). A row holds [o_t | a_t | z | r_t, terminated_t, last_t, t] of each
-    environment; last = 1 marks an episode's final observation: no action was taken, o_{t+1} is always the next row."""
+    """Ring of `capacity` transitions in rows of `num_envs`: o_{t+1} is always the row after o_t. The fields of Rows lie
+    side by side in one tensor, so that a sample is one gather; how, only this class knows."""
 
     def __init__(self, capacity, num_envs, obs_dim, act_dim, latent_dim, device):
-        self.sizes = [obs_dim, act_dim, latent_dim, 4]
-        self.data = torch.zeros(capacity // num_envs, num_envs, sum(self.sizes), device=device)
-        self.head, self.filled = torch.zeros(2, dtype=torch.long, device=device)  # next row to write; rows with data
+        self.widths = [obs_dim, act_dim, latent_dim, 1, 1, 1, 1]  # of the fields of Rows
+        shape = capacity // num_envs, num_envs, sum(self.widths)
+        require_memory(4.0 * math.prod(shape), f"a replay of {capacity:,} transitions", device)
+        self.data = torch.zeros(shape, device=device)
+        self.head = torch.zeros((), dtype=torch.long, device=device)  # the row to be written next
+        self.filled = torch.zeros((), dtype=torch.long, device=device)  # rows with data
 
-    def add(self, obs, a, z, outcome):
-        """Write one row: obs (N, O), a (N, A), z (N, Z), outcome (N, 4) = reward, terminated, last, t."""
-        self.data.index_copy_(0, self.head.view(1), torch.cat([obs, a, z, outcome], -1)[None])
+    def fields(self, data):
+        """The Rows that lie in data (..., width), without a copy."""
+        obs, a, z, *numbers = data.split(self.widths, -1)
+        return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
+
+    def add(self, obs, a, z, reward, terminated, last, t):
+        """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
+        numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
+        numbers = torch.as_tensor(numbers, device=self.data.device)
+        row = torch.cat([obs, a, z, numbers.to(self.data.dtype)], -1)
+        self.data.index_copy_(0, self.head.view(1), row[None])
         self.head.add_(1).remainder_(len(self.data))
         self.filled.add_(1).clamp_(max=len(self.data))
 
+    def end_episodes(self, obs, z, t):
+        """Write obs (N, O) as the final observations of the running episodes, as a time limit does; z (N, Z), t
+        (N,)."""
+        no_action = torch.zeros(len(obs), self.widths[1], device=obs.device)
+        zeros = np.zeros(len(obs))
+        self.add(obs, no_action, z, reward=zeros, terminated=zeros, last=zeros + 1, t=t)
+
     def draw(self, shape, span, newest=None):
         """Indices (row, env), uniform over the rows (of the `newest` entries) that begin `span` rows of the ring."""
-        rows = self.filled if newest is None else self.filled.clamp(max=math.ceil(newest / self.data.shape[1]))
+        rows = self.filled
+        if newest is not None:
+            rows = rows.clamp(max=math.ceil(newest / self.data.shape[1]))
         offset = torch.rand(shape, dtype=torch.float64, device=self.data.device) * (rows - span + 1)
         row = (self.head - rows + offset.long()) % len(self.data)
-        return row, torch.randint(self.data.shape[1], shape, device=self.data.device)
+        env = torch.randint(self.data.shape[1], shape, device=self.data.device)
+        return row, env
 
     def sample_states(self, batch_size, newest=None):
-        """obs (B, O), uniform (over the `newest` entries), and its z (B, Z)."""
-        obs, _, z, _ = self.data[self.draw((batch_size,), 1, newest)].split(self.sizes, -1)
-        return obs, z
+        """States, uniform over all (the `newest`) entries."""
+        row, env = self.draw((batch_size,), 1, newest)
+        rows = self.fields(self.data[row, env])
+        return States(rows.obs, rows.z)
 
     def sample_segments(self, batch_size, horizon):
-        """Segments of `horizon` transitions for Eq. 4: obs (H+1, B, O); a (H, B, A); z (B, Z); reward, terminated, mask
-        (H, B). They start at any transition; mask is 0 after the one that ends the episode: the next one's rows."""
-        row, env = self.draw((4, batch_size), horizon + 1)  # four candidates each: take the first that is a transition
-        first = (self.data[row, env, -2] == 0).float().argmax(0, keepdim=True)  # (if none is, its mask is all zeros)
-        row, env = row.gather(0, first), env.gather(0, first)  # (1, B)
-        rows = (row + torch.arange(horizon + 1, device=row.device)[:, None]) % len(self.data)  # (H+1, B)
-        obs, a, z, outcome = self.data[rows, env].split(self.sizes, -1)  # (H+1, B, ·)
-        reward, terminated, last, _ = outcome[:-1].unbind(-1)  # (H, B)
-        return obs, a[:-1], z[0], reward, terminated, (1 - last).cumprod(0)
+        """Segments that start at any transition; none crosses the write head, and the mask ends one with its
+        episode."""
+        # Four candidates each, of which the first that starts with a transition is taken. (If none does: mask 0.)
+        row, env = self.draw((4, batch_size), horizon + 1)
+        starts = self.fields(self.data).last[row, env] == 0
+        first = starts.float().argmax(0, keepdim=True)  # (1, B)
+        row = row.gather(0, first)
+        env = env.gather(0, first)
+        steps = torch.arange(horizon + 1, device=row.device)[:, None]
+        rows = self.fields(self.data[(row + steps) % len(self.data), env])  # (H+1, B, ·)
+        mask = (1 - rows.last[:-1]).cumprod(0)
+        return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
+
+    def in_order(self):
+        """All Rows (filled, N, ·), oldest first."""
+        row = torch.arange(int(self.filled), device=self.data.device)
+        return self.fields(self.data[(self.head - self.filled + row) % len(self.data)])
+
+    def state_dict(self):
+        """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
+        data = torch.from_numpy(self.data[: int(self.filled)].cpu().numpy())
+        return {"data": data, "head": self.head, "filled": self.filled}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict. RuntimeError if that is of another shape."""
+        filled = self.data[: len(state["data"])]
+        filled.copy_(state["data"].view_as(filled))
+        self.head.copy_(state["head"])
+        self.filled.copy_(state["filled"])
 
 
 # ALGO LOGIC: networks
@@ -228,7 +359,7 @@ class WorldModel(nn.Module):
         self.gru = nn.GRUCell(width, width)  # (e_t, h_t) → h_{t+1}
         self.state_head = mlp(width, width, state_dim)  # s_{t+1}
         self.reward_head = mlp(state_dim + width, width, 1)
-        self.values = nn.ModuleList(mlp(state_dim + latent_dim, width, 1) for _ in range(2))
+        self.values = nn.ModuleList([mlp(state_dim + latent_dim, width, 1) for _ in range(2)])
 
     def reward(self, next_s, e):
         """R(s_t, a_t), from what the model made of both: next_s (..., S), e (..., D) → (...)."""
@@ -286,10 +417,12 @@ class FlowPolicy(nn.Module):
 
     def __init__(self, act_dim, latent_dim, args):
         super().__init__()
-        self.sizes, in_dim = (act_dim // 2, act_dim - act_dim // 2), args.state_dim + latent_dim
-        self.nets = nn.ModuleList(
-            mlp(in_dim + self.sizes[i % 2], args.hidden_dim, 2 * self.sizes[1 - i % 2]) for i in range(COUPLINGS)
-        )  # an even number: the parts end in their order
+        self.sizes = act_dim // 2, act_dim - act_dim // 2
+        in_dim = args.state_dim + latent_dim
+        nets = []
+        for i in range(COUPLINGS):  # an even number: the parts end in their order
+            nets.append(mlp(in_dim + self.sizes[i % 2], args.hidden_dim, 2 * self.sizes[1 - i % 2]))
+        self.nets = nn.ModuleList(nets)
 
     def forward(self, s, z):
         """As GaussianPolicy.forward."""
@@ -309,12 +442,21 @@ class FlowPolicy(nn.Module):
 POLICIES = {"gaussian": GaussianPolicy, "gmm": GMMPolicy, "flow": FlowPolicy, "cem": GaussianPolicy}
 
 
-def sample_z(n, args, device):
-    """z (n, Z) ~ π(z|s₁), which is fixed: N(0, I), or uniform over one-hot z; Z = 0 for --latent none."""
-    if args.latent == "categorical":
-        index = torch.randint(args.latent_dim, (n,), device=device)
-        return nn.functional.one_hot(index, args.latent_dim).float()
-    return torch.randn(n, args.latent_dim * (args.latent != "none"), device=device)
+class Prior(nn.Module):
+    """π(z|s₁), fixed: N(0, I), or uniform over one-hot z."""
+
+    def __init__(self, latent_dim, args):
+        super().__init__()
+        self.categorical = args.latent == "categorical"
+        self.latent_dim = latent_dim
+
+    def sample(self, s, generator=None):
+        """One z (..., Z) for each s (..., S)."""
+        out = s.new_zeros(*s.shape[:-1], self.latent_dim)
+        if self.categorical:
+            index = out.exponential_(generator=generator).argmax(-1)
+            return nn.functional.one_hot(index, self.latent_dim).to(s.dtype)
+        return out.normal_(generator=generator)
 
 
 class Posterior(nn.Module):
@@ -322,7 +464,9 @@ class Posterior(nn.Module):
 
     def __init__(self, act_dim, latent_dim, args):
         super().__init__()
-        self.categorical, self.log_std = args.latent == "categorical", math.log(args.posterior_std)
+        self.categorical = args.latent == "categorical"
+        self.log_std = math.log(args.posterior_std)
+        self.z_baseline = args.z_baseline
         self.net = mlp(args.state_dim + act_dim, args.hidden_dim, latent_dim)  # logits, or the mean
 
     def log_prob(self, s, a, z):
@@ -333,9 +477,12 @@ class Posterior(nn.Module):
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
 
     def baseline(self, z):
-        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...). π(z|s₁) is fixed and no
-        episode terminates, so a term of z alone in each reward shifts V by a number of z and moves no optimum. But
-        this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on learning its sum."""
+        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...); 0 with --no-z-baseline.
+        π(z|s₁) is fixed and no episode terminates, so a term of z alone in each reward shifts V by a number of z and
+        moves no optimum. But this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on
+        learning its sum."""
+        if not self.z_baseline:
+            return torch.zeros_like(z[..., 0])
         if self.categorical:
             return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
         return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
@@ -348,7 +495,8 @@ class RND(nn.Module):
     def __init__(self, obs_dim, object_dim, args):
         super().__init__()
         self.encoding = PositionalEncoding(obs_dim, object_dim, args.num_frequencies)
-        self.g, self.g_fixed = (mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU) for _ in range(2))
+        self.g = mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU)
+        self.g_fixed = mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU)
         self.g_fixed.requires_grad_(False)
         self.normalize = args.rnd_normalize
         for name in ("updates", "count", "mean", "m2"):  # m2: sum of squared deviations; float64, as counts pass 2²⁴
@@ -362,20 +510,23 @@ class RND(nn.Module):
     def update_normalizer(self, error):
         """Merge a batch of errors (B,) into the running statistics (Welford's method, Chan's rule for batches)."""
         self.updates += 1
+        counts = (self.updates > RND_WARMUP).double()  # 0 in the warm-up, when nothing below changes
         error = error.double()
-        n = error.numel() * (self.updates > RND_WARMUP)  # 0 in the warm-up, when nothing below changes
-        delta, total = error.mean() - self.mean, (self.count + n).clamp(min=1)
-        self.m2 += (n > 0) * (error - error.mean()).square().sum() + delta.square() * self.count * n / total
+        n = counts * error.numel()
+        total = (self.count + n).clamp(min=1)
+        delta = error.mean() - self.mean
+        self.m2 += counts * (error - error.mean()).square().sum() + delta.square() * self.count * n / total
         self.mean += delta * n / total
         self.count += n
 
     def bonus(self, obs):
-        """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost. Without
-        --rnd-normalize the error itself."""
+        """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost. With
+        --no-rnd-normalize the error, summed over the outputs (official code)."""
         if not self.normalize:
-            return self.error(obs)
+            return self.error(obs) * self.g[-1].out_features
         std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=1e-8)
-        return (((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP) * (self.count > 0)).to(obs.dtype)
+        bonus = ((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP)
+        return torch.where(self.count > 0, bonus, 0).to(obs.dtype)
 
 
 # ALGO LOGIC: values and losses
@@ -391,7 +542,8 @@ def mean_k_step_value(rewards, values, gamma):
 def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     """V_est(s, z) of Eq. 3: the model is rolled out from s (B, S) with actions a ~ π(a|s,z), z (B, Z).
     Returns: V_est of the first `twins` twins (twins, B); s (H, B, S), where it acted; a (H, B, A); logp_a (H, B)."""
-    rollout, h = [], model.init_hidden(s)
+    rollout = []
+    h = model.init_hidden(s)
     for _ in range(args.horizon):
         a, logp_a = policy(s, z)
         e = model.action_encoder(a)
@@ -399,13 +551,236 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
         next_s = model.state_head(h)
         rollout.append((s, a, e, logp_a, next_s))
         s = next_s
-    s, a, e, logp_a, next_s = (torch.stack(x) for x in zip(*rollout))  # (H, B, ·)
+    s, a, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
     r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - args.z_baseline * posterior.baseline(z))
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - posterior.baseline(z))
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
     return v_est, s, a, logp_a
+
+
+@torch.no_grad()
+def plan(model, posterior, s, z, act_dim, args):
+    """--policy cem: actions (B, A) at s (B, S), z (B, Z), by the cross-entropy method. Sequences of `horizon` actions
+    are drawn from a Gaussian, valued in the model as in Eq. 3, and the Gaussian is fitted to the best of them. It only
+    acts: the values that it plans with, and α, are those of the Gaussian π(a|s,z), trained as ever."""
+    batch_size = len(s)
+    shape = args.horizon, batch_size, CEM_SAMPLES, act_dim
+    mean = s.new_zeros(args.horizon, batch_size, 1, act_dim)
+    std = torch.ones_like(mean)
+    s = s.repeat_interleave(CEM_SAMPLES, 0)
+    z = z.repeat_interleave(CEM_SAMPLES, 0)
+    for _ in range(CEM_ITERATIONS):
+        a = (mean + std * torch.randn(shape, device=s.device)).clamp(-1, 1)
+        planned = PlannedActions(a.flatten(1, 2))
+        v_est, *_ = value_estimate(model, planned, posterior, s, z, 0.0, args, twins=2)
+        best = v_est.amin(0).view(shape[1:3]).topk(CEM_ELITES, -1).indices  # (B, elites)
+        elites = a.gather(2, best[None, :, :, None].expand(args.horizon, -1, -1, act_dim))
+        mean = elites.mean(2, keepdim=True)
+        std = elites.std(2, keepdim=True).clamp(min=CEM_MIN_STD)
+    first_mean, first_std = mean[0, :, 0], std[0, :, 0]  # (B, A)
+    return (first_mean + first_std * torch.randn_like(first_mean)).clamp(-1, 1)
+
+
+class PlannedActions:
+    """In the place of π(a|s,z): the next of some actions (H, B, A) at each call, with log π = 0."""
+
+    def __init__(self, actions):
+        self.actions = iter(actions)
+
+    def __call__(self, s, z):
+        a = next(self.actions)
+        return a, torch.zeros_like(a[..., 0])
+
+
+@contextlib.contextmanager
+def frozen(*nets):
+    """A gradient passes through these networks (None: there is none), but is not computed for their parameters."""
+    parameters = [parameter for net in nets if net is not None for parameter in net.parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+class Agent(nn.Module):
+    """All networks, their losses and optimisers, and the update: one step of each."""
+
+    def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args, device):
+        super().__init__()
+        self.args = args
+        self.act_dim = act_dim
+        self.device = device
+        self.model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
+        self.policy = POLICIES[args.policy](act_dim, latent_dim, args)
+        self.prior = Prior(latent_dim, args)
+        self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
+        self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.orthogonal_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # α = args.alpha exp(log α)
+        self.to(device)
+
+        def adam(parameters):
+            graphed = args.cudagraphs and device.type == "cuda"
+            return torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=graphed)
+
+        self.model_optimizer = adam(self.model.parameters())
+        self.policy_optimizer = adam(self.policy.parameters())
+        if args.autotune:
+            self.alpha_optimizer = adam([self.log_alpha])
+        if self.rnd is not None:
+            self.rnd_optimizer = adam(self.rnd.g.parameters())
+        if self.posterior is not None:
+            self.posterior_optimizer = adam(self.posterior.parameters())
+        if args.compile:  # the random numbers stay those of a run that is not compiled
+            for name in ("rnd_loss", "model_loss", "policy_loss", "posterior_loss"):
+                compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
+                setattr(self, name, compiled)
+        if args.cudagraphs and device.type == "cuda":
+            self.update = as_cuda_graphs(self.update)
+
+    def optimizers(self):
+        """{name: optimiser} of all that this agent has."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.optim.Optimizer)}
+
+    @torch.no_grad()
+    def sample_z(self, obs, generator=None):
+        """z (..., Z) ~ π(z|s₁) for first observations obs (..., O), an array or a tensor."""
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        return self.prior.sample(self.model.encoder(obs), generator)
+
+    @torch.no_grad()
+    def act(self, obs, z):
+        """Actions (B, A) ~ π(a|s,z), or planned (--policy cem), at obs (B, O), an array or a tensor, and z (B, Z)."""
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        s = self.model.encoder(obs)
+        if self.args.policy == "cem":
+            return plan(self.model, self.posterior, s, z, self.act_dim, self.args)
+        a, _ = self.policy(s, z)
+        return a
+
+    def rnd_loss(self, obs):
+        """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
+        error = self.rnd.error(obs)
+        with torch.no_grad():
+            self.rnd.update_normalizer(error)
+        return error.mean()
+
+    def model_loss(self, segments):
+        """Eq. 4 on Segments. Returns: the loss, its parts."""
+        args, model, target_model = self.args, self.model, self.target_model
+        obs, a, z, reward, terminated, mask = segments
+        logs = {}
+        reward = args.reward_scale * reward  # R / T
+        with torch.no_grad():
+            if self.rnd is not None:  # relabel: the bonus is never stored
+                bonus = self.rnd.bonus(obs[1:])  # (H, B)
+                reward = reward + args.rnd_coef * bonus
+                logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
+            # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
+            next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
+            start, start_z = next_s_target.flatten(0, 1), z.flatten(0, 1)  # (H * B, ·)
+            v_target, *_ = value_estimate(
+                target_model, self.policy, self.posterior, start, start_z, alpha=0.0, args=args, twins=2
+            )  # (2, H * B)
+            v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
+        h = model.init_hidden(model.encoder(obs[0]))
+        e = model.action_encoder(a)  # (H, B, D)
+        hidden = []
+        for t in range(args.horizon):
+            h = model.gru(e[t], h)
+            hidden.append(h)
+        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
+        values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
+        value_loss = (mask * (values - v_target).square().sum(0)).mean()
+        loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
+        logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
+        logs["values"] = values.mean()
+        return loss, logs
+
+    def policy_loss(self, obs, z, alpha):
+        """−V_est of the first twin (Eq. 3) at obs (B, O), z (B, Z): its gradient flows through model and p(z|s,a) into
+        π. Returns: the loss; where it acted, s (H, B, S) and a (H, B, A); the entropy of π."""
+        s = self.model.encoder(obs).detach()
+        v_est, s, a, logp_a = value_estimate(self.model, self.policy, self.posterior, s, z, alpha, self.args, twins=1)
+        return -v_est.mean(), s.detach(), a.detach(), -logp_a.detach().mean()
+
+    def posterior_loss(self, s, a, z):
+        """The cross entropy −log p(z|s,a) of Eq. 2, where the policy acted: s (H, B, S), a (H, B, A); z (B, Z)."""
+        return -self.posterior.log_prob(s, a, z).mean()
+
+    def update(self, replay, with_policy, with_target):
+        """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
+        args, logs = self.args, {}
+        segments = replay.sample_segments(args.batch_size, args.horizon)
+
+        # the density estimator g, on states of the whole replay (Sec. 4.3.2)
+        if self.rnd is not None:
+            states = replay.sample_states(args.batch_size, args.rnd_buffer_size)
+            rnd_loss = self.rnd_loss(states.obs)
+            self.rnd_optimizer.zero_grad()
+            rnd_loss.backward()
+            clip_grad_norm_(self.rnd.g.parameters(), args.max_grad_norm)
+            self.rnd_optimizer.step()
+            logs["rnd_loss"] = rnd_loss
+
+        # the world model ψ (Eq. 4)
+        model_loss, model_logs = self.model_loss(segments)
+        self.model_optimizer.zero_grad()
+        model_loss.backward()
+        grad_norm = clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
+        self.model_optimizer.step()
+        logs |= {"model_loss": model_loss, "grad_norm": grad_norm, **model_logs}
+
+        if with_policy:
+            # π(a|s,z) (Eq. 3)
+            states = replay.sample_states(args.batch_size)
+            alpha = args.alpha * self.log_alpha.detach().exp()
+            with frozen(self.model, self.posterior):
+                policy_loss, s, a, entropy = self.policy_loss(states.obs, states.z, alpha)
+                self.policy_optimizer.zero_grad()
+                policy_loss.backward()
+            clip_grad_norm_(self.policy.parameters(), args.max_grad_norm)
+            self.policy_optimizer.step()
+            logs |= {"policy_loss": policy_loss, "entropy": entropy, "alpha": alpha}
+
+            # p(z|s,a), on the imagined trajectories (Eq. 2)
+            if self.posterior is not None:
+                info_loss = self.posterior_loss(s, a, states.z)
+                self.posterior_optimizer.zero_grad()
+                info_loss.backward()
+                clip_grad_norm_(self.posterior.parameters(), args.max_grad_norm)
+                self.posterior_optimizer.step()
+                info = -info_loss - self.posterior.baseline(states.z).mean()
+                logs |= {"info_loss": info_loss, "info_reward": args.beta * info}
+
+            # α falls while the entropy is above its target −|A|
+            if args.autotune:
+                alpha_loss = args.alpha * self.log_alpha.exp() * (entropy + self.act_dim)
+                self.alpha_optimizer.zero_grad()
+                alpha_loss.backward()
+                clip_grad_norm_([self.log_alpha], args.max_grad_norm)
+                self.alpha_optimizer.step()
+                logs["alpha_loss"] = alpha_loss
+
+        # the target network, a running mean of the model
+        if with_target:
+            online = [parameter.detach() for parameter in self.model.parameters()]
+            torch._foreach_lerp_(list(self.target_model.parameters()), online, args.tau)
+
+        return {name: value.detach() for name, value in logs.items()}
 
 
 def as_cuda_graphs(update):
@@ -420,7 +795,8 @@ def as_cuda_graphs(update):
         if kind not in graphs:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):  # recorded, not run
-                graphs[kind] = graph, update(replay, *kind)
+                logs = update(replay, *kind)
+            graphs[kind] = graph, logs
         graph, logs = graphs[kind]
         graph.replay()
         return logs
@@ -428,418 +804,251 @@ def as_cuda_graphs(update):
     return update_or_replay
 
 
-class Agent(nn.Module):
-    """All networks, the losses that train them, their optimiser, and the update: one step of each."""
-
-    def __init__(self, obs_dim, object_dim, act_dim, latent_dim, args, device):
-        super().__init__()
-        self.args, self.act_dim = args, act_dim
-        self.model = WorldModel(obs_dim, object_dim, act_dim, latent_dim, args)
-        self.policy = POLICIES[args.policy](act_dim, latent_dim, args)
-        self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
-        self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
-        for parameter in self.parameters():
-            nn.init.orthogonal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
-        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
-        self.log_alpha = nn.ParameterList([torch.zeros(())])  # α = args.alpha exp(log α)
-        self.to(device)
-        trained = {
-            "rnd_loss": self.rnd and self.rnd.g,
-            "model_loss": self.model,
-            "policy_loss": self.policy,
-            "alpha_loss": self.log_alpha,
-            "info_loss": self.posterior,
-        }
-        self.trained = {loss: [*net.parameters()] for loss, net in trained.items() if net}  # which loss trains what
-        self.adam = torch.optim.Adam(
-            sum(self.trained.values(), []),
-            args.learning_rate,
-            fused=True,
-            capturable=args.cudagraphs and device.type == "cuda",
-        )
-        if args.compile:  # the random numbers stay those of a run that is not compiled
-            options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-            torch._dynamo.config.trace_autograd_ops = True
-            self.gradients = torch.compile(self.gradients, fullgraph=True, options=options)
-        if args.cudagraphs and device.type == "cuda":
-            self.update = as_cuda_graphs(self.update)
-
-    def rnd_losses(self, obs, *_):
-        """Fit g to states of the replay, obs (B, O), and the normaliser to their errors."""
-        error = self.rnd.error(obs)
-        with torch.no_grad():
-            self.rnd.update_normalizer(error)
-        return {"rnd_loss": error.mean()}, {}
-
-    def model_losses(self, obs, a, z, reward, terminated, mask):
-        """Eq. 4 on segments of H replayed transitions: obs (H+1, B, O); a (H, B, A); z (B, Z); the others (H, B)."""
-        args, model, target_model, logs = self.args, self.model, self.target_model, {}
-        reward, z = args.reward_scale * reward, z.expand(args.horizon, *z.shape)  # R / T; (H, B, Z)
-        with torch.no_grad():
-            if self.rnd:  # relabel: the bonus is never stored
-                bonus = self.rnd.bonus(obs[1:])  # (H, B)
-                reward = reward + args.rnd_coef * bonus
-                logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
-            # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
-            next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-            v_target = value_estimate(
-                target_model,
-                self.policy,
-                self.posterior,
-                next_s_target.flatten(0, 1),
-                z.flatten(0, 1),
-                0.0,
-                args,
-                twins=2,
-            )[0]  # (2, H * B)
-            v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
-        h, e, hidden = model.init_hidden(model.encoder(obs[0])), model.action_encoder(a), []
-        for t in range(args.horizon):
-            h = model.gru(e[t], h)
-            hidden.append(h)
-        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
-        values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
-        consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
-        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
-        value_loss = (mask * (values - v_target).square().sum(0)).mean()
-        loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
-        return {"model_loss": loss}, logs | {
-            "consistency_loss": consistency_loss,
-            "reward_loss": reward_loss,
-            "value_loss": value_loss,
-            "values": values.mean(),
-        }
-
-    def policy_losses(self, obs, z):
-        """Improve π(a|s,z), α and p(z|s,a) in imagination: obs (B, O), z (B, Z)."""
-        args, posterior, nets = self.args, self.posterior, (self.model, self.policy, self.posterior)
-        alpha = args.alpha * self.log_alpha[0].detach().exp()
-        v_est, s, a, logp_a = value_estimate(*nets, self.model.encoder(obs).detach(), z, alpha, args, twins=1)
-        losses = {"policy_loss": -v_est.mean()}  # the gradient flows through the model and p(z|s,a) into π only
-        logs = {"alpha": alpha, "entropy": -logp_a.detach().mean()}
-        if args.autotune:  # α falls while the entropy is above its target −|A|
-            losses["alpha_loss"] = args.alpha * self.log_alpha[0].exp() * (logs["entropy"] + self.act_dim)
-        if posterior:  # the cross entropy −log p(z|s,a) of Eq. 2, on the imagined trajectories
-            losses["info_loss"] = -posterior.log_prob(s.detach(), a.detach(), z).mean()
-            logs["info_reward"] = -args.beta * (losses["info_loss"] + args.z_baseline * posterior.baseline(z).mean())
-        return losses, logs
-
-    def gradients(self, losses_of, *sample):
-        """({loss: its clipped gradients}, logs), where losses_of(*sample) gives ({loss: its value}, further logs)."""
-        (losses, logs), gradients = losses_of(*sample), {}
-        for key, loss in losses.items():
-            gradient = torch.autograd.grad(loss, self.trained[key])
-            norm = nn.utils.get_total_norm(gradient)
-            gradients[key] = torch._foreach_mul(gradient, (self.args.max_grad_norm / (norm + 1e-6)).clamp(max=1))
-            logs |= {"grad_norm": norm} if key == "model_loss" else {}
-        return gradients, {key: value.detach() for key, value in (losses | logs).items()}
-
-    def descend(self, losses_of, sample):
-        """One step of Adam down the gradients of these losses; it leaves all other networks alone. Returns the logs."""
-        gradients, logs = self.gradients(losses_of, *sample)
-        self.adam.zero_grad()
-        for key in gradients:
-            for parameter, gradient in zip(self.trained[key], gradients[key]):
-                parameter.grad = gradient
-        self.adam.step()
-        return logs
-
-    def update(self, replay, with_policy, with_target):
-        """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
-        args, logs = self.args, {}
-        segments = replay.sample_segments(args.batch_size, args.horizon)
-        if self.rnd:
-            logs |= self.descend(self.rnd_losses, replay.sample_states(args.batch_size, args.rnd_buffer_size))
-        logs |= self.descend(self.model_losses, segments)
-        if with_policy:
-            logs |= self.descend(self.policy_losses, replay.sample_states(args.batch_size))
-        if with_target:
-            online = [p.detach() for p in self.model.parameters()]
-            torch._foreach_lerp_([*self.target_model.parameters()], online, args.tau)
-        return logs
+def mark(visits, obs):
+    """Count the unit square of visits (10, 10) where each agent is; obs (N, O)."""
+    squares = ((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9)
+    np.add.at(visits, tuple(squares.T), 1)
 
 
-def write_checkpoint(run_dir, state, replay):
-    """Renaming checkpoint.pt, when all files are complete, makes them count; read_checkpoint finishes the renaming."""
-    ring = {"data": replay.data[: int(replay.filled)].clone(), "head": replay.head, "filled": replay.filled}
-    files = {"checkpoint.pt": state, "buffer.pt": ring | {"rng": torch.cat(state["rng"])}, "model.pt": state["agent"]}
-    for name, content in files.items():
-        with open(run_dir / f"{name}.new", "wb") as file:
-            torch.save(content, file)
-            file.flush(), os.fsync(file.fileno())  # a power cut must not leave the name with nothing behind it
-    for name in files:
-        os.replace(run_dir / f"{name}.new", run_dir / name)
+def share(visits):
+    """Coverage: the share of the unit squares visited so far."""
+    return float((visits > 0).mean())
 
 
-def read_checkpoint(run_dir, device):
-    """The newest complete checkpoint: (state, ring). An exception if there is none, or if a bit of it has changed."""
-    complete = not (run_dir / "checkpoint.pt.new").exists()  # else a kill came before the renaming
-    for path in sorted(run_dir.glob("*.new"), key=lambda path: "checkpoint" in path.name):  # that one last
-        path.replace(path.with_suffix("")) if complete and path.stem.endswith(".pt") else path.unlink()
-    files = run_dir / "checkpoint.pt", run_dir / "buffer.pt"
-    state, ring = (torch.load(file, device, weights_only=True) for file in files)  # this looks at no checksum
-    if any(zipfile.ZipFile(file).testzip() for file in files) or not torch.equal(torch.cat(state["rng"]), ring["rng"]):
-        raise ValueError("wrong checksum, or files of two checkpoints")
-    return state, ring
+def snapshot(agent):
+    """Play TRAJECTORIES episodes, always from the same seed: positions (T, N, 2), z (N, Z)."""
+    gpus = [agent.device] if agent.device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(0)
+        mazes = make_vector_env("maze", TRAJECTORIES, 0)
+        obs, _ = mazes.reset()
+        z = agent.sample_z(obs)
+        positions = []
+        for _ in range(MAZE_LENGTH):
+            positions.append(MAZE_HALF * obs[:, -2:])
+            obs, *_ = mazes.step(agent.act(obs, z).cpu().numpy())
+    return np.stack(positions), z.cpu().numpy()
 
 
-@torch.no_grad()
-def plan(model, posterior, s, z, act_dim, args):
-    """--policy cem: actions (B, A) at s (B, S), z (B, Z), by the cross-entropy method. Sequences of `horizon` actions
-    are drawn from a Gaussian, valued in the model as in Eq. 3, and the Gaussian is fitted to the best of them. It only
-    acts: the values that it plans with, and α, are those of the Gaussian π(a|s,z), trained as ever."""
-    shape = args.horizon, len(s), CEM_SAMPLES, act_dim
-    mean, std = s.new_zeros(args.horizon, len(s), 1, act_dim), s.new_ones(args.horizon, len(s), 1, act_dim)
-    s, z = s.repeat_interleave(CEM_SAMPLES, 0), z.repeat_interleave(CEM_SAMPLES, 0)
-    for _ in range(CEM_ITERATIONS):
-        a = (mean + std * torch.randn(shape, device=s.device)).clamp(-1, 1)
-        steps = iter(a.flatten(1, 2))  # (B * samples, A) each
-        planned = lambda s, z: (next(steps), s.new_zeros(len(s)))  # noqa: E731  in the place of π(a|s,z)
-        v_est, *_ = value_estimate(model, planned, posterior, s, z, 0.0, args, twins=2)
-        best = v_est.amin(0).view(shape[1:3]).topk(CEM_ELITES, -1).indices  # (B, elites)
-        elites = a.gather(2, best[None, :, :, None].expand(args.horizon, -1, -1, act_dim))
-        mean, std = elites.mean(2, keepdim=True), elites.std(2, keepdim=True).clamp(min=CEM_MIN_STD)
-    return (mean[0, :, 0] + std[0, :, 0] * torch.randn_like(mean[0, :, 0])).clamp(-1, 1)
+def write_figures(run_dir, snapshots, visits, coverage, latent):
+    """maze.png, and maze.npz with what is drawn there."""
+    steps, positions, z = map(np.array, zip(*snapshots)) if snapshots else ([], [], [])
+    arrays = {"steps": steps, "positions": positions, "z": z, "visits": visits, "coverage": coverage}
+    replace_file(run_dir / "maze.npz", lambda file: np.savez(file, **arrays))
+    plot(snapshots, visits, coverage, run_dir / "maze.png", latent)
 
 
 def plot(snapshots, visits, coverage, path, latent):
     """Fig. 5 as a PNG: trajectories of the policy, coloured by z, in some of the snapshots [(step, positions (T, N, 2),
     z (N, Z))]; how often each unit square was visited, visits (10, 10); coverage [(step, share)]."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be there
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     shown = np.unique(np.linspace(0, len(snapshots) - 1, SHOWN).astype(int)) if snapshots else []
     figure = Figure(figsize=(3.1 * len(shown) + 7, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(shown) + 2)
-    for axis in axes[:-1]:
-        for flip, walls in zip((1, -1), MAZE_WALLS):
-            for place, low, high in walls:
-                axis.plot(*((place, place), (low, high))[::flip], color="black" if axis is not axes[-2] else "white")
+    *policy_axes, visits_axis, coverage_axis = figure.subplots(1, len(shown) + 2)
+    walls_across_x, walls_across_y = MAZE_WALLS
+    for axis in (*policy_axes, visits_axis):
+        colour = "white" if axis is visits_axis else "black"
+        for place, low, high in walls_across_x:
+            axis.plot((place, place), (low, high), color=colour)
+        for place, low, high in walls_across_y:
+            axis.plot((low, high), (place, place), color=colour)
         axis.set(aspect="equal", xticks=[], yticks=[], xlim=(-5.1, 5.1), ylim=(-5.1, 5.1))
-    for axis, (step, positions, z) in zip(axes, (snapshots[i] for i in shown)):
+    for axis, i in zip(policy_axes, shown):
+        step, positions, z = snapshots[i]
         colours = np.full((len(z), 3), 0.4)
         if latent == "categorical":
             colours = colormaps["turbo"](z.argmax(-1) / z.shape[1])
         elif latent == "gaussian":  # its first three dimensions as red, green and blue
             colours[:, : z.shape[1]] = 1 / (1 + np.exp(-1.7 * z[:, :3]))
-        for i, colour in enumerate(colours):
-            axis.plot(*positions[:, i].T, color=colour, linewidth=0.8, alpha=0.8)
+        for k, colour in enumerate(colours):
+            axis.plot(*positions[:, k].T, color=colour, linewidth=0.8, alpha=0.8)
         axis.set_title(f"policy at step {step:,}")
-    image = axes[-2].imshow(np.log10(1 + visits.T), origin="lower", extent=(-5, 5, -5, 5), cmap="magma")
-    axes[-2].set_title("visits")
-    figure.colorbar(image, ax=axes[-2], label="log10(1 + steps in the square)", shrink=0.8)
-    axes[-1].plot(*np.array(coverage).T, color="tab:red")
-    axes[-1].set(title="coverage", xlabel="environment steps", ylim=(0, 1.02))
-    axes[-1].xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-    axes[-1].grid(alpha=0.3)
+    image = visits_axis.imshow(np.log10(1 + visits.T), origin="lower", extent=(-5, 5, -5, 5), cmap="magma")
+    visits_axis.set_title("visits")
+    figure.colorbar(image, ax=visits_axis, label="log10(1 + steps in the square)", shrink=0.8)
+    coverage_axis.plot(*np.array(coverage).T, color="tab:red")
+    coverage_axis.set(title="coverage", xlabel="environment steps", ylim=(0, 1.02))
+    coverage_axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+    coverage_axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
 
+def save(run_dir, agent, replay, obs, z, age, progress):
+    """End the running episodes in the replay, for where the agents are is not saved, and write all that a resumed run
+    needs. obs (N, O), z (N, Z), age (N,): where the environments are; progress: what `restore` is to return."""
+    replay.end_episodes(torch.as_tensor(obs, device=z.device), z, age)
+    optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers().items()}
+    state = {"agent": agent.state_dict(), "optimizers": optimizers, "replay": replay.state_dict(), "progress": progress}
+    write_checkpoint(run_dir, state)
+
+
+def restore(run_dir, agent, replay):
+    """Undo `save` from the newest checkpoint. Returns its progress. Any kind of exception if the files don't fit."""
+    state = read_checkpoint(run_dir, agent.device)
+    agent.load_state_dict(state["agent"])
+    for name, optimizer in agent.optimizers().items():
+        groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs
+        optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+    replay.load_state_dict(state["replay"])
+    restore_rng(state["rng"])
+    return state["progress"]
+
+
 if __name__ == "__main__":
-    args = tyro.cli(Args, description=__doc__.split("\n\n")[0])
-    given = {word[2:].split("=")[0].replace("-", "_").removeprefix("no_") for word in sys.argv[1:] if word[:2] == "--"}
-    if args.resume is not None:
-        run_dir = Path(args.resume)
-        try:
-            saved = json.loads((run_dir / "args.json").read_text())
-            args = tyro.cli(Args, default=Args(**saved))
-            if saved.keys() != vars(args).keys():  # another version's: the missing ones would be today's defaults
-                raise KeyError
-        except (OSError, ValueError, KeyError, TypeError):
-            refuse(f"--resume {run_dir}: not the directory of a run (no args.json with just this script's flags)")
-        for name in sorted(given - CHANGEABLE):  # the other flags define the run
-            if getattr(args, name) != saved[name]:
-                refuse(f"--{name.replace('_', '-')} {getattr(args, name)}: this run has {saved[name]}, for good")
+    args, given = parse_args(Args, __doc__, CHANGEABLE)
     check_args(args, given)
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    if "cuda" in given and args.cuda and device.type == "cpu":
-        print("warning: --cuda, but torch finds no GPU here: running on the CPU", file=sys.stderr)
-    if device.type == "cpu":
-        keep_freed_memory()
-        if args.cudagraphs:
-            print("note: --cudagraphs is for a GPU: off", file=sys.stderr)
-    # environments, replay, networks, optimisers
-    latent_dim = 0 if args.latent == "none" else args.latent_dim
-    obs_dim, act_dim, object_dim = *Maze.observation_space.shape, *Maze.action_space.shape, Maze.object_dim
+    device = choose_device(args, given)
+    latent_dim = latent_size(args)
+    sizes = obs_dim, object_dim, act_dim = *Maze.observation_space.shape, Maze.object_dim, *Maze.action_space.shape
     try:
         options = [] if args.goal is None else [f"goal={args.goal}"]
         envs = make_vector_env("maze", args.num_envs, args.seed, options=options)
         replay = Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, latent_dim, device)
-        agent = Agent(obs_dim, object_dim, act_dim, latent_dim, args, device)
-        if args.resume is None:
-            run_dir = Path("runs", f"maze__{args.exp_name}__{args.seed}__{int(time.time())}")
-            run_dir.mkdir(parents=True)
-    except (ValueError, OSError, RuntimeError) as error:  # no such cell, an unwritable directory, too little memory
+        agent = Agent(*sizes, latent_dim, args, device)
+        check_optimizers(agent, agent.optimizers())
+    except (ValueError, OSError, RuntimeError) as error:  # no such cell, too little memory
         refuse(error)
 
-    @torch.no_grad()
-    def act(obs, z):
-        """Actions (N, A) at obs (N, O), z (N, Z)."""
-        s = agent.model.encoder(obs)
-        if args.policy == "cem":
-            return plan(agent.model, agent.posterior, s, z, act_dim, args)
-        return agent.policy(s, z)[0]
-
-    def mark(obs):
-        """Count the unit square where each agent is; obs (N, O)."""
-        np.add.at(visits, tuple(((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9).T), 1)
-
-    def covered():
-        """The share of the unit squares visited so far."""
-        return float((visits > 0).mean())
-
-    def snapshot():
-        """Play TRAJECTORIES episodes, always from the same seed: (step, positions (T, N, 2), z (N, Z))."""
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(0)
-            mazes, positions = make_vector_env("maze", TRAJECTORIES, 0), []
-            obs, z = mazes.reset()[0], sample_z(TRAJECTORIES, args, device)
-            for _ in range(MAZE_LENGTH):
-                positions.append(MAZE_HALF * obs[:, -2:])
-                obs = mazes.step(act(torch.as_tensor(obs, device=device), z).cpu().numpy())[0]
-        return global_step, np.stack(positions), z.cpu().numpy()
-
-    def write_figures():
-        """maze.png, and maze.npz with what is drawn there."""
-        steps, positions, z = map(np.array, zip(*snapshots)) if snapshots else ([], [], [])
-        with open(run_dir / "maze.npz.new", "wb") as file:
-            np.savez(file, steps=steps, positions=positions, z=z, visits=visits, coverage=coverage)
-        os.replace(run_dir / "maze.npz.new", run_dir / "maze.npz")
-        plot(snapshots, visits, coverage, run_dir / "maze.png", args.latent)
-
-    def save():
-        """End the running episodes, as a time limit does, and save everything that a resumed run needs."""
-        outcome = torch.tensor(np.stack([0 * age, 0 * age, 0 * age + 1, age], -1), dtype=torch.float32, device=device)
-        replay.add(torch.as_tensor(obs, device=device), torch.zeros_like(a), z, outcome)
-        rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.type == "cuda" else [])
-        state = {
-            "agent": agent.state_dict(),
-            "adam": agent.adam.state_dict()["state"],
-            "rng": rng,
-            "coverage": coverage,
-            "visits": torch.tensor(visits),
-            "progress": (global_step, updates, episodes, recent),
-            "snapshots": [(step, torch.tensor(x), torch.tensor(z)) for step, x, z in snapshots],
-        }
-        write_checkpoint(run_dir, state, replay)
-
-    def halt(kind, error, trace):
-        """Where the code is not at fault (nan, a full disk, no g++): figures and one line, no traceback."""
-        if not isinstance(error, (OSError, FloatingPointError, torch._dynamo.exc.BackendCompilerFailed)):
-            return sys.__excepthook__(kind, error, trace)
-        error = next((f"losses/{key} is nan or infinite" for key, x in sums.items() if not x.isfinite()), error)
-        if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):  # a kill while it compiles cuts files short
-            error = f"--compile ({one_line(error)[:90]}...) needs g++, or its cache, /tmp/torchinductor_*, deleted"
-        coverage.append((global_step, covered()))
-        with contextlib.suppress(OSError, RuntimeError):
-            write_figures(), writer.close()
-        refuse(f"{error}, at step {global_step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
-
-    global_step, updates, episodes, recent, sums = 0, 0, 0, [], {}
-    snapshots, visits, coverage = [], np.zeros((10, 10), np.int64), []
-    if args.resume is not None:  # from the newest complete checkpoint
+    # a new run, or the newest checkpoint of an old one
+    global_step, updates, episodes, recent = 0, 0, 0, []
+    visits = np.zeros((10, 10), np.int64)
+    coverage, snapshots = [], []  # [(step, share)], [(step, positions, z)]
+    try:
+        run_dir = make_run_dir("maze", args.exp_name, args.seed) if args.resume is None else Path(args.resume)
+        may_write = lock(run_dir)
+    except OSError as error:
+        refuse(error)
+    if args.resume is not None:
         try:
-            state, ring = read_checkpoint(run_dir, "cpu")
-            agent.load_state_dict(state["agent"])
-            agent.adam.load_state_dict(agent.adam.state_dict() | {"state": state["adam"]})
-            replay.data[: len(ring["data"])] = ring["data"].view_as(replay.data[: len(ring["data"])])
-            replay.head.copy_(ring["head"]), replay.filled.copy_(ring["filled"])
-            for set_state, rng_state in zip((torch.set_rng_state, torch.cuda.set_rng_state), state["rng"]):
-                set_state(rng_state.cpu())
-            (global_step, updates, episodes), recent = map(int, state["progress"][:3]), state["progress"][3]
-            coverage, visits = state["coverage"], state["visits"].numpy()
-            snapshots = [(step, x.numpy(), z.numpy()) for step, x, z in state["snapshots"]]
-            every = args.figure_frequency or math.inf
-            if snapshots and snapshots[-1][0] % every >= args.num_envs:  # there only because the run ended there
-                snapshots.pop()
+            *numbers, recent, coverage, visits, snapshots = restore(run_dir, agent, replay)
+            global_step, updates, episodes = map(int, numbers)
+            visits = visits.numpy()
+            snapshots = [(step, positions.numpy(), z.numpy()) for step, positions, z in snapshots]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
-    if global_step < args.total_timesteps:
-        (run_dir / "args.json.new").write_text(json.dumps(vars(args), indent=2))
-        os.replace(run_dir / "args.json.new", run_dir / "args.json")
-    writer = SummaryWriter(run_dir, purge_step=global_step + 1)
-    sys.excepthook = halt
-    threading.excepthook = lambda failure: None  # TensorBoard's thread: its error comes up at the next write or flush
+    if global_step >= args.total_timesteps:
+        say(f"{run_dir} is at step {global_step:,} already: no steps to take")
+        report(run_dir, "maze", args.seed, global_step, episodes, recent, coverage=share(visits), sps=None)
+        sys.exit()
+    if not may_write:
+        refuse(f"--resume {run_dir}: another process is training this run")
+    if snapshots and not crossed(args.figure_frequency, snapshots[-1][0] - args.num_envs, snapshots[-1][0]):
+        snapshots.pop()  # it is there only because the run ended there
+
+    introduce(run_dir, "maze", sizes, args.num_envs, device)
+    stop = Stop()
+    stop.listen()
+    writer = start_log(run_dir, args, global_step)
+    progress = Progress(args.total_timesteps)
+
     # TRY NOT TO MODIFY: start the game
-    start_step, start_updates, clock, print_time = global_step, updates, (global_step, time.time()), 0.0
-    counts, restart, signals = {}, True, []
-    over = global_step >= args.total_timesteps
-    for number in () if over else (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and kill: end with a checkpoint
-        signal.signal(number, lambda number, _: signals.append(number))
-    while not over:
-        if restart:  # a resumed run goes on like the uninterrupted one
-            obs, _ = envs.reset()
-            mark(obs)
-            age, done = np.zeros(args.num_envs), np.zeros(args.num_envs, bool)  # steps into the episode; whether over
-            z = torch.zeros(args.num_envs, latent_dim, device=device)
+    speed = Speed()
+    start_updates = updates
+    sums, counts = {}, Counter()  # of the losses, since the last row of them
+    over = False
+    restart = True
+    try:
+        while not over:
+            if restart:  # a resumed run goes on like the uninterrupted one
+                obs, _ = envs.reset()
+                mark(visits, obs)
+                age = np.zeros(args.num_envs)  # steps into the episode
+                done = np.zeros(args.num_envs, bool)  # whether obs is its last observation
+                z = torch.zeros(args.num_envs, latent_dim, device=device)
+                restart = False
 
-        # ALGO LOGIC: put action logic here
-        obs_tensor = torch.as_tensor(obs, device=device)
-        if not age.all():  # z ~ π(z|s₁), once an episode
-            z = torch.where(torch.as_tensor(age == 0, device=device)[:, None], sample_z(len(z), args, device), z)
-        a = act(obs_tensor, z)
-        actions = a.cpu().numpy()  # before the update is launched, or it would wait for that
-        # ALGO LOGIC: training
-        if global_step >= args.learning_starts:
-            updates += 1
-            due = updates % args.policy_frequency == 0, updates % args.target_network_frequency == 0
-            for key, value in agent.update(replay, *due).items():
-                sums[key], counts[key] = sums.get(key, 0) + value, counts.get(key, 0) + 1
-        # TRY NOT TO MODIFY: execute the game and log data
-        if not np.isfinite(actions).all():
-            raise FloatingPointError("an action is nan")
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored and next_obs starts the next one
-        outcome = np.stack([rewards, terminations, done, age], -1).astype(np.float32)
-        replay.add(obs_tensor, a, z, torch.as_tensor(outcome, device=device))
-        last_step, global_step = global_step, global_step + int((~done).sum())
-        obs, age, done = next_obs, np.where(done, 0, age + 1), terminations | truncations
-        mark(obs)
-        for i in np.flatnonzero(done):
-            episodes += 1
-            recent = recent[1 - RECENT :] + [infos["summary"][i].tolist()]
-            for key, value in average(recent[-1:]).items():
-                writer.add_scalar(f"charts/{key}", value, global_step)
-        over = global_step >= args.total_timesteps or bool(signals)
-        log_due, figure_due, checkpoint_due = (
-            over or f and global_step // f > last_step // f
-            for f in (LOG_FREQUENCY, args.figure_frequency, args.checkpoint_frequency)
-        )
-        sps = (global_step - clock[0]) / (time.time() - clock[1])
-        if log_due or figure_due or checkpoint_due:
-            for key, value in sums.items():
-                if not math.isfinite(mean := value.item() / counts[key]):  # one read from the device for both
-                    raise FloatingPointError(f"losses/{key} is nan or infinite")
-                writer.add_scalar(f"losses/{key}", mean, global_step)
-            coverage.append((global_step, covered()))
-            writer.add_scalar("charts/coverage", coverage[-1][1], global_step)
-            writer.add_scalar("charts/SPS", sps, global_step)
-            sums.clear(), counts.clear()
+            # ALGO LOGIC: act
+            obs_tensor = torch.as_tensor(obs, device=device)
+            if not age.all():  # z ~ π(z|s₁), once an episode
+                starts = torch.as_tensor(age == 0, device=device)[:, None]
+                z = torch.where(starts, agent.sample_z(obs_tensor), z)
+            a = agent.act(obs_tensor, z)
+            actions = a.cpu().numpy()
+            if not np.isfinite(actions).all():
+                raise FloatingPointError("an action is nan")
+
+            # ALGO LOGIC: update. It is launched here, and not after the step, because a GPU then works while the
+            # environments do; and after the actions have come back, which would have to wait for it.
+            if global_step >= args.learning_starts:
+                updates += 1
+                with_policy = updates % args.policy_frequency == 0
+                with_target = updates % args.target_network_frequency == 0
+                for key, value in agent.update(replay, with_policy, with_target).items():
+                    sums[key] = sums.get(key, 0) + value
+                    counts[key] += 1
+                if updates == start_updates + BURN_IN:
+                    speed.start(global_step)
+
+            # TRY NOT TO MODIFY: execute the game, store what happened
+            next_obs, rewards, terminations, truncations, infos = envs.step(actions)
+            # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored, next_obs starts the next one
+            replay.add(obs_tensor, a, z, rewards, terminations, last=done, t=age)
+            last_step = global_step
+            global_step += int((~done).sum())
+            obs = next_obs
+            mark(visits, obs)
+            age = np.where(done, 0, age + 1)
+            done = terminations | truncations
+
+            # log
+            if done.any():
+                summaries = infos[SUMMARY_KEY][done].tolist()
+                episodes += len(summaries)
+                recent = (recent + summaries)[-RECENT:]
+                for key, mean in average(summaries).items():  # of those that end together: one point a step
+                    writer.add_scalar(f"charts/{key}", mean, global_step)
+            over = global_step >= args.total_timesteps or stop.requested
+            checkpoint_due = over or crossed(args.checkpoint_frequency, last_step, global_step)
+            figure_due = over or crossed(args.figure_frequency, last_step, global_step)
+            if checkpoint_due or figure_due or crossed(LOG_FREQUENCY, last_step, global_step):
+                for key, total in sums.items():
+                    mean = total.item() / counts[key]
+                    if not math.isfinite(mean):
+                        raise FloatingPointError(f"losses/{key} is nan or infinite")
+                    writer.add_scalar(f"losses/{key}", mean, global_step)
+                sums, counts = {}, Counter()
+                coverage.append((global_step, share(visits)))
+                writer.add_scalar("charts/coverage", share(visits), global_step)
+                sps = speed.sps(global_step)
+                if sps is not None:
+                    writer.add_scalar("charts/SPS", sps, global_step)
+                if updates >= args.policy_frequency:
+                    check_gradients(agent, agent.optimizers())
+            progress.show(global_step, speed.sps(global_step), {"coverage": share(visits)}, over)
+
+            # checkpoint, with the policy that is drawn at the same step
             if figure_due:
-                snapshots.append(snapshot())
-                write_figures()
-        if over or time.time() - print_time > (0.2 if sys.stdout.isatty() else 10):
-            print_time = time.time()
-            show_progress(global_step, args.total_timesteps, sps, {"coverage": covered()}, over)
-        if restart := checkpoint_due:
-            writer.flush(), save()
-        if updates == start_updates + BURN_IN:  # compilation and captures, at usual frequencies, are over
-            clock = global_step, time.time()
-
-    if global_step == start_step:
-        print(f"{run_dir} is at step {global_step:,} already: no steps to take")
-        coverage, sps = [(global_step, covered())], 0.0
-    envs.close(), writer.close()
-    print(
-        json.dumps(
-            {
-                "run_dir": str(run_dir),
-                "env_id": "maze",
-                "seed": args.seed,
-                "global_step": global_step,
-                "episodes": episodes,
-                "coverage": coverage[-1][1],
-                **average(recent),
-                "sps": round(sps, 1),
-            }
-        )
-    )
+                snapshots.append((global_step, *snapshot(agent)))
+            if checkpoint_due:
+                restart = True
+                writer.flush()
+                drawn = [(step, torch.tensor(positions), torch.tensor(z)) for step, positions, z in snapshots]
+                counted = coverage, torch.tensor(visits), drawn
+                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, *counted))
+            if figure_due:
+                write_figures(run_dir, snapshots, visits, coverage, args.latent)
+        envs.close()
+        writer.close()
+    except FloatingPointError as error:  # a nan: the newest checkpoint stands
+        coverage.append((global_step, share(visits)))
+        with contextlib.suppress(OSError):
+            write_figures(run_dir, snapshots, visits, coverage, args.latent)
+            writer.close()
+        end_on_nan(error, sums, global_step, run_dir)
+    except Exception as error:  # anything else: the last finished step is saved
+        with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
+            if not restart:
+                drawn = [(step, torch.tensor(positions), torch.tensor(z)) for step, positions, z in snapshots]
+                counted = coverage, torch.tensor(visits), drawn
+                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, *counted))
+            writer.close()
+        end_on_error(error, global_step, run_dir)
+        raise
+    sps = speed.sps(global_step)
+    covered = {"coverage": share(visits), "sps": sps and round(sps, 1)}
+    report(run_dir, "maze", args.seed, global_step, episodes, recent, **covered)
