@@ -361,9 +361,11 @@ class Replay:
         return {"data": data, "head": self.head, "filled": self.filled}
 
     def load_state_dict(self, state):
-        """Go on from a state_dict. RuntimeError if that is of another shape."""
+        """Go on from a state_dict. ValueError if that is of another shape."""
         filled = self.data[: len(state["data"])]
-        filled.copy_(state["data"].view_as(filled))
+        if filled.shape != state["data"].shape:  # which copy_ might broadcast
+            raise ValueError(f"a replay of shape {tuple(state['data'].shape)}, not {tuple(filled.shape)}")
+        filled.copy_(state["data"])
         self.head.copy_(state["head"])
         self.filled.copy_(state["filled"])
 
