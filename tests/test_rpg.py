@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import dataclasses
+import io
 import math
 import shutil
 
@@ -10,9 +12,11 @@ import pytest
 import torch
 from scipy import stats
 
+import envs
 import rpg
 
 OBS, OBJ, ACT, LAT = 4, 2, 2, 3  # sizes of the observation, its object coordinates, the action and z
+CPU = torch.device("cpu")
 
 
 def small_args(**changes):
@@ -39,7 +43,7 @@ def small_agent(args, seed=0):
     warm-up."""
     torch.manual_seed(seed)
     latent_dim = 0 if args.latent == "none" else args.latent_dim
-    agent = rpg.Agent(OBS, OBJ, ACT, latent_dim, args, torch.device("cpu")).double()
+    agent = rpg.Agent(OBS, OBJ, ACT, latent_dim, args, CPU).double()
     for net, small in zip((agent.model, agent.policy, agent.posterior), small_nets(args, seed)):
         net and net.load_state_dict(small.state_dict())
     agent.target_model.load_state_dict(small_nets(args, 22)[0].state_dict())  # its twins take turns as the lesser one
@@ -182,10 +186,10 @@ def test_value_estimate_differentiates_through_the_model():
 # model loss (Eq. 4)
 def segments(horizon, seed=0):
     """Five hand-made segments: whole, ended by a termination, by a time limit, all masked, terminated at the last step.
-    What the mask hides is absurd, so that it shows where it leaks."""
+    Each transition has a z of its own. What the mask hides is absurd, so that it shows where it leaks."""
     rng = np.random.default_rng(seed)
     obs, a = rng.normal(size=(horizon + 1, 5, OBS)), rng.uniform(-1, 1, size=(horizon, 5, ACT))
-    z, reward = rng.normal(size=(5, LAT)), rng.normal(size=(horizon, 5))
+    z, reward = rng.normal(size=(horizon, 5, LAT)), rng.normal(size=(horizon, 5))
     terminated, mask = np.zeros((horizon, 5)), np.ones((horizon, 5))
     terminated[0, 1] = 1
     mask[1:, 1], mask[1:, 2], mask[:, 3], terminated[-1, 4] = 0, 0, 0, 1
@@ -193,7 +197,7 @@ def segments(horizon, seed=0):
         for b in range(5):
             if not mask[t, b]:
                 obs[t + 1, b], reward[t, b], terminated[t, b] = 50 + rng.normal(size=OBS), 1e3, rng.integers(2)
-    return [torch.tensor(x) for x in (obs, a, z, reward, terminated, mask)]
+    return rpg.Segments(*[torch.tensor(x) for x in (obs, a, z, reward, terminated, mask)])
 
 
 def model_loss_agent(horizon):
@@ -232,7 +236,7 @@ def test_model_loss_equals_loops(horizon):
             e = out(model.action_encoder, a[t, b])
             h = model.gru(torch.tensor(e), torch.tensor(h)).detach().numpy()
             next_s = out(model.state_head, h)
-            v = [out(net, next_s, z[b])[0] for net in model.values]
+            v = [out(net, next_s, z[t, b])[0] for net in model.values]
             values += v
             if mask[t, b]:
                 x = encode(obs[t + 1, b], OBJ, args.num_frequencies)
@@ -241,7 +245,9 @@ def test_model_loss_equals_loops(horizon):
                 bonuses.append((error - agent.rnd.mean.item()) / std)
                 r = 4.0 * reward[t, b] + 0.6 * bonuses[-1]
                 s_target = out(target_model.encoder[1], x)
-                v_k = imagine(target_model, policy, posterior, s_target, z[b], 0.0, args, np.zeros((horizon, ACT)))[3]
+                v_k = imagine(target_model, policy, posterior, s_target, z[t, b], 0.0, args, np.zeros((horizon, ACT)))[
+                    3
+                ]
                 v_target = min(weighted_mean(v_k[0]), weighted_mean(v_k[1]))
                 early = weighted_mean([min(pair) for pair in zip(*v_k)])
                 early_minimum_differs |= not terminated[t, b] and abs(early - v_target) > 1e-3
@@ -251,14 +257,8 @@ def test_model_loss_equals_loops(horizon):
                 value_error += ((v[0] - v_target) ** 2 + (v[1] - v_target) ** 2) / (5 * horizon)
     assert horizon == 1 or early_minimum_differs, "these networks can't tell when the minimum is taken"
     assert max(map(abs, bonuses)) < 100 and np.std(bonuses) > 0.1, "these states can't tell the bonus"
-    losses, logs = agent.model_losses(*batch)
-    assert list(losses) == ["model_loss"] and list(logs) == [
-        "rnd_reward",
-        "consistency_loss",
-        "reward_loss",
-        "value_loss",
-        "values",
-    ]
+    loss, logs = agent.model_loss(batch)
+    assert list(logs) == ["rnd_reward", "consistency_loss", "reward_loss", "value_loss", "values"]
     expected = [
         7 * consistency + 3 * reward_error + 2 * value_error,
         np.mean(bonuses),
@@ -267,54 +267,54 @@ def test_model_loss_equals_loops(horizon):
         value_error,
         np.mean(values),
     ]
-    np.testing.assert_allclose([x.item() for x in [*losses.values(), *logs.values()]], expected, rtol=1e-6)
+    np.testing.assert_allclose([x.item() for x in [loss, *logs.values()]], expected, rtol=1e-6)
 
 
 def test_model_loss_without_rnd_has_no_bonus():
     """--rnd-coef 0: the reward is scaled, and that is all; the loss is then that of a bonus of 0."""
     args = small_args(rnd_coef=0.0, consistency_coef=0.0, value_coef=0.0, reward_coef=1.0, reward_scale=4.0)
-    losses, logs = small_agent(args).model_losses(*segments(3))
+    loss, logs = small_agent(args).model_loss(segments(3))
     assert "rnd_reward" not in logs
     agent = small_agent(small_args(**{**vars(args), "rnd_coef": 0.6}))
     agent.rnd.count.zero_()
-    warming_up, logs = agent.model_losses(*segments(3))
-    assert logs["rnd_reward"] == 0 and warming_up["model_loss"].item() == pytest.approx(losses["model_loss"].item())
+    warming_up, logs = agent.model_loss(segments(3))
+    assert logs["rnd_reward"] == 0 and warming_up.item() == pytest.approx(loss.item())
 
 
 def test_model_loss_trains_the_model_and_nothing_else():
     """Targets carry no gradient, neither into the target network, the policy, p(z|s,a) and RND, nor into o_{t+1}."""
     agent = model_loss_agent(3)
     agent.target_model.requires_grad_(True), agent.rnd.requires_grad_(True)
-    obs, *rest = segments(3)
-    obs.requires_grad_(True)
-    agent.model_losses(obs, *rest)[0]["model_loss"].backward()
+    batch = segments(3)
+    batch.obs.requires_grad_(True)
+    agent.model_loss(batch)[0].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in agent.model.parameters())
     for net in (agent.target_model, agent.policy, agent.posterior, agent.rnd):
         assert all(p.requires_grad and p.grad is None for p in net.parameters())
-    assert obs.grad[0].abs().sum() > 0 and torch.count_nonzero(obs.grad[1:]) == 0
+    assert batch.obs.grad[0].abs().sum() > 0 and torch.count_nonzero(batch.obs.grad[1:]) == 0
 
 
 def test_model_loss_of_a_masked_batch_is_zero():
     """Where the mask is all zero there is neither loss nor gradient."""
     agent = model_loss_agent(3)
-    *batch, mask = segments(3)
-    losses, logs = agent.model_losses(*batch, torch.zeros_like(mask))
-    losses["model_loss"].backward()
+    batch = segments(3)
+    loss, logs = agent.model_loss(batch._replace(mask=torch.zeros_like(batch.mask)))
+    loss.backward()
     logs.pop("values")
-    assert losses["model_loss"].item() == 0 and [x.item() for x in logs.values()] == [0, 0, 0, 0]
+    assert loss.item() == 0 and [x.item() for x in logs.values()] == [0, 0, 0, 0]
     assert all(torch.count_nonzero(p.grad) == 0 for p in agent.model.parameters())
 
 
 def test_model_loss_of_a_time_limit_bootstraps():
     """`terminated` zeroes the value target of its own step only; a time limit (mask alone) leaves it as it is."""
     agent = model_loss_agent(2)
-    obs, a, z, reward, terminated, mask = segments(2)
+    batch = segments(2)
     losses = {}
     for name, rows in (("time limit", []), ("terminated", [0]), ("hidden", [1])):
-        terminated.zero_()
-        terminated[rows, 2] = 1
+        batch.terminated.zero_()
+        batch.terminated[rows, 2] = 1
         torch.manual_seed(0)
-        logs = agent.model_losses(obs, a, z, reward, terminated, mask)[1]
+        logs = agent.model_loss(batch)[1]
         losses[name] = [logs[key].item() for key in ("consistency_loss", "reward_loss", "value_loss")]
     assert losses["time limit"] == losses["hidden"], "what the mask hides may not matter"
     assert losses["time limit"][:2] == losses["terminated"][:2] and losses["time limit"][2] != losses["terminated"][2]
@@ -329,16 +329,14 @@ def policy_batch(args, batch_size=4):
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "categorical", "none"])
-@pytest.mark.parametrize("autotune", [True, False])
-def test_policy_losses_equal_loops(latent, autotune):
-    """In imagination from f(o): −mean V_est of the first twin; α (entropy − target −|A|); the cross entropy
-    −log p(z|s,a) at the states where it acted."""
-    args = small_args(latent=latent, autotune=autotune, alpha=0.3, beta=0.2, gamma=0.9)
+def test_policy_and_posterior_loss_equal_loops(latent):
+    """In imagination from f(o): −mean V_est of the first twin, and the cross entropy −log p(z|s,a) at the states where
+    it acted."""
+    args = small_args(latent=latent, beta=0.2, gamma=0.9)
     agent = small_agent(args)
-    agent.log_alpha[0].data.fill_(0.4)
-    alpha, (obs, z, start_obs) = 0.3 * math.exp(0.4), policy_batch(args)
+    alpha, (obs, z, _) = 0.45, policy_batch(args)
     torch.manual_seed(7)
-    losses, logs = agent.policy_losses(obs, z, start_obs)
+    loss, s_met, a_met, entropy = agent.policy_loss(obs, z, alpha)
     torch.manual_seed(7)
     noise = torch.stack([torch.randn(4, ACT, dtype=torch.float64) for _ in range(3)]).numpy()
     v_est, logps, cross_entropies = [], [], []
@@ -349,46 +347,44 @@ def test_policy_losses_equal_loops(latent, autotune):
             agent.model, agent.policy, agent.posterior, s, None if latent == "none" else z_b, alpha, args, noise[:, b]
         )
         v_est.append(weighted_mean(v_k[0])), logps.extend(logp)
+        np.testing.assert_allclose(s_met[:, b], states, rtol=1e-6)
+        np.testing.assert_allclose(a_met[:, b], actions, rtol=1e-6)
         if latent != "none":
             cross_entropies += [-log_p(agent.posterior, z_b, s, a, args) for s, a in zip(states, actions)]
-    expected = {"policy_loss": -np.mean(v_est), "alpha": alpha, "entropy": -np.mean(logps)}
-    if autotune:
-        expected["alpha_loss"] = alpha * (-np.mean(logps) + ACT)
+    assert loss.item() == pytest.approx(-np.mean(v_est), rel=1e-6)
+    assert entropy.item() == pytest.approx(-np.mean(logps), rel=1e-6)
     if latent != "none":
-        expected |= {"info_loss": np.mean(cross_entropies), "info_reward": -0.2 * np.mean(cross_entropies)}
-    assert {key: x.item() for key, x in (losses | logs).items()} == pytest.approx(expected, rel=1e-6)
-    assert losses.keys() == expected.keys() & {"policy_loss", "alpha_loss", "info_loss"}
-    if autotune:  # α falls while the entropy is above the target
-        gradient = torch.autograd.grad(losses["alpha_loss"], agent.log_alpha[0])[0]
-        assert gradient.item() == pytest.approx(expected["alpha_loss"], rel=1e-6)
+        info_loss = agent.posterior_loss(s_met, a_met, z)
+        assert info_loss.item() == pytest.approx(np.mean(cross_entropies), rel=1e-6)
 
 
-def test_policy_losses_keep_to_their_networks():
-    """The encoder gets nothing from the policy's loss, nor the policy and the model from the cross entropy."""
+def test_policy_and_posterior_loss_keep_to_their_networks():
+    """The encoder gets nothing from the policy's loss, nor the policy and the model from the cross entropy; what α and
+    p(z|s,a) are made of carries no gradient, and none goes into z."""
     agent = small_agent(small_args())
-    losses, _ = agent.policy_losses(*policy_batch(agent.args))
-    for loss, net in (
-        ("policy_loss", agent.model.encoder),
-        ("info_loss", agent.policy),
-        ("info_loss", agent.model),
-        ("alpha_loss", agent.policy),
-    ):
-        gradients = torch.autograd.grad(losses[loss], [*net.parameters()], retain_graph=True, allow_unused=True)
-        assert all(gradient is None for gradient in gradients), loss
+    obs, z, _ = policy_batch(agent.args)
+    loss, s, a, entropy = agent.policy_loss(obs, z, 0.3)
+    assert not (s.requires_grad or a.requires_grad or entropy.requires_grad)
+    gradients = torch.autograd.grad(loss, [*agent.model.encoder.parameters()], retain_graph=True, allow_unused=True)
+    assert all(gradient is None for gradient in gradients)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in agent.policy.parameters())
+    agent.zero_grad()
+    agent.posterior_loss(s, a, z).backward()
+    with_gradient = {name.split(".")[0] for name, p in agent.named_parameters() if p.grad is not None}
+    assert with_gradient == {"posterior"}
 
 
 def test_prior_loss_of_the_agent_imagines_from_the_first_observation():
     """Two z ~ π(z|s₁) for each first state, their V_est, and α_z."""
-    agent = small_agent(small_args(learned_prior=True, alpha=0.3))
+    agent = small_agent(small_args(learned_prior=True))
     agent.prior_alpha.fill_(0.7)
     torch.nn.init.normal_(agent.prior.net[-1].weight)
-    obs, z, start_obs = policy_batch(agent.args)
+    start_obs = policy_batch(agent.args)[2]
     s_1 = agent.model.encoder(start_obs).detach()
     torch.manual_seed(7)
-    losses, logs = agent.policy_losses(obs, z, start_obs)
+    loss, entropy = agent.prior_loss(start_obs, 0.3)
     torch.manual_seed(7)
-    for _ in range(3):  # the noise of the policy's own loss
-        torch.randn(4, ACT, dtype=torch.float64)
     draws = [agent.prior.sample(s_1).detach() for _ in range(2)]
     noise = torch.stack([torch.randn(8, ACT, dtype=torch.float64) for _ in range(3)]).numpy()
     nets = agent.model, agent.policy, agent.posterior
@@ -401,150 +397,240 @@ def test_prior_loss_of_the_agent_imagines_from_the_first_observation():
         ]
         for i in range(2)
     ]
-    loss, entropy = rpg.prior_loss(agent.prior, s_1, torch.stack(draws), torch.tensor(v_est), 0.7)
-    assert losses["prior_loss"].item() == pytest.approx(loss.item(), rel=1e-6)
-    assert logs["prior_entropy"].item() == pytest.approx(entropy.item(), rel=1e-6)
+    expected, expected_entropy = rpg.score_function_loss(agent.prior, s_1, torch.stack(draws), torch.tensor(v_est), 0.7)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert entropy.item() == pytest.approx(expected_entropy.item(), rel=1e-6)
+    loss.backward()
+    with_gradient = {name.split(".")[0] for name, p in agent.named_parameters() if p.grad is not None}
+    assert with_gradient == {"prior"}
 
 
-# gradients and updates
+# updates
 TRAINED = {
-    "rnd_loss": "rnd.g",
-    "model_loss": "model",
-    "policy_loss": "policy",
-    "alpha_loss": "log_alpha",
-    "info_loss": "posterior",
-    "prior_loss": "prior",
-}  # which loss trains what
+    "rnd_optimizer": "rnd.g",
+    "model_optimizer": "model",
+    "policy_optimizer": "policy",
+    "posterior_optimizer": "posterior",
+    "prior_optimizer": "prior",
+    "alpha_optimizer": "log_alpha",
+}  # which optimiser trains what, in the order of Algorithm 1
 
 
-def random_replay(dtype=torch.float64, envs=3):
+def trained_by(agent, name):
+    """{name: parameter} of the network that this optimiser trains."""
+    net = TRAINED[name]
+    return {key: value for key, value in agent.named_parameters() if key == net or key.startswith(f"{net}.")}
+
+
+def random_replay(dtype=torch.float64, num_envs=3, latent="gaussian"):
     """A full replay of 40 rows of random numbers, in episodes of 7 steps of which every other one terminates."""
     torch.manual_seed(5)
-    replay = rpg.Replay(40 * envs, envs, OBS, ACT, LAT, torch.device("cpu"))
+    latent_dim = 0 if latent == "none" else LAT
+    replay = rpg.Replay(40 * num_envs, num_envs, OBS, ACT, latent_dim, CPU)
     replay.data = replay.data.to(dtype)
     for row in range(45):
         t = row % 8
-        outcome = [[torch.randn(()).item(), t == 6 and row % 16 > 8, t == 7, t] for _ in range(envs)]
+        z = torch.randn(num_envs, latent_dim, dtype=dtype)
+        if latent == "categorical":
+            z = torch.eye(LAT, dtype=dtype)[z.argmax(-1)]
         replay.add(
-            torch.randn(envs, OBS, dtype=dtype),
-            torch.rand(envs, ACT, dtype=dtype) * 2 - 1,
-            torch.randn(envs, LAT, dtype=dtype),
-            torch.tensor(outcome, dtype=dtype),
+            torch.randn(num_envs, OBS, dtype=dtype),
+            torch.rand(num_envs, ACT, dtype=dtype) * 2 - 1,
+            z,
+            reward=torch.randn(num_envs).numpy(),
+            terminated=[t == 6 and row % 16 > 8] * num_envs,
+            last=[t == 7] * num_envs,
+            t=[t] * num_envs,
         )
     return replay
 
 
-def samples(agent):
-    """(losses_of, sample) of each step of an update."""
-    replay = random_replay()
-    return [
-        (agent.rnd_losses, replay.sample_states(16)),
-        (agent.model_losses, replay.sample_segments(16, 3)),
-        (agent.policy_losses, replay.sample_states(16)),
-    ]
+def test_a_step_moves_the_network_of_its_optimiser_and_no_other():
+    """Bit for bit, in the order of Algorithm 1, and with Adam's moments of an earlier update there, which would move a
+    network by themselves. Between the steps only RND's normaliser changes, after them only the target network."""
+    agent, replay, events, last = small_agent(small_args(learned_prior=True, batch_size=16)), random_replay(), [], {}
+    torch.nn.init.normal_(agent.prior.net[-1].weight)  # which is 0, and lets no gradient pass
 
+    def note(event):
+        state = {name: value.clone() for name, value in agent.state_dict().items()}
+        events.append((event, {name for name, value in state.items() if last and not torch.equal(value, last[name])}))
+        last.update(state)
 
-@pytest.mark.parametrize("max_grad_norm", [1e-3, 1e6])
-def test_gradients_are_clipped_one_loss_at_a_time(max_grad_norm):
-    """Each loss's gradient is that of backward() for its own network, clipped as nn.utils.clip_grad_norm_ does."""
-    agent = small_agent(small_args(learned_prior=True, max_grad_norm=max_grad_norm))
-    for losses_of, sample in samples(agent):
-        torch.manual_seed(3)
-        gradients, logs = agent.gradients(losses_of, *sample)
-        torch.manual_seed(3)
-        losses, other_logs = losses_of(*sample)
-        if losses_of == agent.rnd_losses:
-            assert agent.rnd.updates == rpg.RND_WARMUP + 3, "the normaliser counts each call"
-        assert gradients.keys() == losses.keys() and logs.keys() - {"grad_norm"} == (losses | other_logs).keys()
-        assert not any(x.requires_grad for x in logs.values())
-        for key, loss in losses.items():
-            parameters = [p for p in agent.get_submodule(TRAINED[key]).parameters()]
-            agent.zero_grad()
-            loss.backward(retain_graph=True)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            assert (norm > max_grad_norm) == (max_grad_norm < 1) and len(gradients[key]) == len(parameters)
-            for gradient, parameter in zip(gradients[key], parameters):
-                torch.testing.assert_close(gradient, parameter.grad, rtol=1e-9, atol=0)
-            if key == "model_loss":
-                assert logs["grad_norm"].item() == pytest.approx(norm.item())
-
-
-def test_a_step_moves_the_networks_that_its_losses_train_and_no_other():
-    """Bit for bit, with Adam's moments of earlier steps there, which would move a network by themselves."""
-    agent = small_agent(small_args(learned_prior=True))
-    for losses_of, sample in 2 * samples(agent):
-        before = copy.deepcopy(agent.state_dict())
-        agent.descend(losses_of, sample)
-        moved = {key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])}
-        for loss, net in TRAINED.items():
-            of_this_step = loss in losses_of(*sample)[0]
-            assert any(key.startswith(f"{net}.") for key in moved) == of_this_step, (losses_of, net)
-        assert not any(key.startswith(("target_model.", "rnd.g_fixed.")) for key in moved)
+    for name, optimizer in agent.optimizers().items():
+        optimizer.register_step_pre_hook(lambda *_, name=name: note("before " + name))
+        optimizer.register_step_post_hook(lambda *_, name=name: note(name))
+    for _ in range(2):
+        events.clear()
+        note("start")
+        agent.update(replay, True, True)
+        note("end")
+        assert [event for event, _ in events] == [
+            "start",
+            *(x for name in TRAINED for x in ("before " + name, name)),
+            "end",
+        ]
+        moved = dict(events)
+        assert moved.pop("before rnd_optimizer") == {f"rnd.{name}" for name in ("updates", "count", "mean", "m2")}
+        targets = {f"target_model.{name}" for name, _ in agent.model.named_parameters()}
+        assert moved.pop("end") == targets
+        for name in TRAINED:
+            assert moved[name] == trained_by(agent, name).keys(), name
+            assert name == "rnd_optimizer" or not moved["before " + name]
+    assert agent.rnd.updates == rpg.RND_WARMUP + 3, "the normaliser counts each update"
 
 
 def update_by_hand(agent, adams, replay, with_policy, with_target):
-    """Algorithm 1 with an optimiser for each network: fit RND, then the model to rewards with the fitted RND's bonus,
-    then the policy in the fitted model; all its gradients before its first step. {loss: value}."""
-    args, logs = agent.args, {}
+    """Algorithm 1 with loops over single parameters: fit RND, then the model to rewards with the fitted RND's bonus,
+    then the policy in the fitted model, p(z|s,a) where it has acted, π(z|s₁) and α. ({loss: value}, {optimiser: its
+    clipped gradients})."""
+    args, logs, gradients = agent.args, {}, {}
 
-    def step(losses):
-        gradients = {
-            key: torch.autograd.grad(loss, adams[key].param_groups[0]["params"], retain_graph=True)
-            for key, loss in losses.items()
-        }
-        for key, adam in adams.items():
-            if key in gradients:
-                for parameter, gradient in zip(adam.param_groups[0]["params"], gradients[key]):
-                    parameter.grad = gradient
-                torch.nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], args.max_grad_norm)
-                adam.step()
-                logs[key] = losses[key].item()
+    def step(name, loss):
+        parameters = list(trained_by(agent, name).values())
+        gradient = torch.autograd.grad(loss, parameters)
+        norm = math.sqrt(sum(x * x for g in gradient for x in g.flatten().tolist()))
+        if norm > args.max_grad_norm:
+            gradient = [g * (args.max_grad_norm / (norm + 1e-6)) for g in gradient]
+        for parameter, g in zip(parameters, gradient):
+            parameter.grad = g
+        gradients[name] = gradient
+        adams[name].step()
+        return loss.item(), norm
 
     segments = replay.sample_segments(args.batch_size, args.horizon)
-    error = agent.rnd.error(replay.sample_states(args.batch_size, args.rnd_buffer_size)[0])
-    agent.rnd.update_normalizer(error.detach())
-    step({"rnd_loss": error.mean()})
-    step(agent.model_losses(*segments)[0])
+    if args.rnd_coef:
+        error = agent.rnd.error(replay.sample_states(args.batch_size, args.rnd_buffer_size).obs)
+        agent.rnd.update_normalizer(error.detach())
+        logs["rnd_loss"], _ = step("rnd_optimizer", error.mean())
+    loss, parts = agent.model_loss(segments)
+    logs |= {name: value.item() for name, value in parts.items()}
+    logs["model_loss"], logs["grad_norm"] = step("model_optimizer", loss)
     if with_policy:
-        step(agent.policy_losses(*replay.sample_states(args.batch_size))[0])
+        states = replay.sample_states(args.batch_size)
+        logs["alpha"] = args.alpha * math.exp(agent.log_alpha.item())
+        loss, s, a, entropy = agent.policy_loss(states.obs, states.z, logs["alpha"])
+        logs["policy_loss"], _ = step("policy_optimizer", loss)
+        logs["entropy"] = entropy.item()
+        if args.latent != "none":
+            logs["info_loss"], _ = step("posterior_optimizer", agent.posterior_loss(s, a, states.z))
+            logs["info_reward"] = -args.beta * logs["info_loss"]
+        if args.learned_prior:
+            loss, entropy = agent.prior_loss(states.start_obs, logs["alpha"])
+            logs["prior_loss"], _ = step("prior_optimizer", loss)
+            logs["prior_entropy"] = entropy.item()
+        if args.autotune:
+            alpha_loss = args.alpha * agent.log_alpha.exp() * (logs["entropy"] + ACT)
+            logs["alpha_loss"], slope = step("alpha_optimizer", alpha_loss)
+            assert slope == pytest.approx(abs(logs["alpha_loss"]))
     if with_target:
         for target, online in zip(agent.target_model.parameters(), agent.model.parameters()):
             target.data = (1 - args.tau) * target.data + args.tau * online.data
-    return logs
+    return logs, gradients
 
 
-def test_update_equals_the_steps_by_hand():
-    """Four updates, every other one with the policy, from one RNG state: the same parameters, losses and RNG state."""
+@pytest.mark.parametrize("max_grad_norm", [1e-3, 0.5, 1e6])
+@pytest.mark.parametrize(
+    "changes",
+    [dict(learned_prior=True), dict(latent="categorical", autotune=False), dict(latent="none", rnd_coef=0.0)],
+    ids=str,
+)
+def test_update_equals_the_steps_by_hand(changes, max_grad_norm):
+    """Four updates, every other one with the policy, from one RNG state: the same gradients, each network's clipped by
+    itself, parameters, losses and RNG state."""
     args = small_args(
-        learned_prior=True, batch_size=16, rnd_buffer_size=20, tau=0.1, max_grad_norm=0.5, learning_rate=1e-2
+        batch_size=16, rnd_buffer_size=20, tau=0.1, max_grad_norm=max_grad_norm, learning_rate=1e-2, **changes
     )
-    agent, other, replay = small_agent(args), small_agent(args), random_replay()
-    adams = {loss: torch.optim.Adam(other.get_submodule(net).parameters(), 1e-2) for loss, net in TRAINED.items()}
+    agent, other, replay, clipped = small_agent(args), small_agent(args), random_replay(latent=args.latent), []
+    adams = {name: torch.optim.Adam(trained_by(other, name).values(), 1e-2) for name in agent.optimizers()}
+    for name, optimizer in agent.optimizers().items():
+        parameters = trained_by(agent, name).values()
+        optimizer.register_step_pre_hook(
+            lambda *_, name=name, parameters=parameters: clipped[-1].update(
+                {name: [p.grad.clone() for p in parameters]}
+            )
+        )
     torch.manual_seed(9)
-    logs = [agent.update(replay, i % 2 == 1, i != 2) for i in range(4)]
+    logs = []
+    for i in range(4):
+        clipped.append({})
+        logs.append(agent.update(replay, i % 2 == 1, i != 2))
     after = torch.get_rng_state()
     torch.manual_seed(9)
     by_hand = [update_by_hand(other, adams, replay, i % 2 == 1, i != 2) for i in range(4)]
     assert torch.equal(after, torch.get_rng_state())
-    for i in range(4):
-        assert {key: logs[i][key].item() for key in by_hand[i]} == pytest.approx(by_hand[i], rel=1e-6)
-        assert ("policy_loss" in logs[i]) == (i % 2 == 1) and logs[i]["rnd_reward"] != 0
+    for i, (expected, gradients) in enumerate(by_hand):
+        assert not any(value.requires_grad for value in logs[i].values())
+        assert {key: value.item() for key, value in logs[i].items()} == pytest.approx(expected, rel=1e-6)
+        assert ("policy_loss" in logs[i]) == (i % 2 == 1)
+        assert (expected["grad_norm"] > max_grad_norm) == (max_grad_norm < 1)
+        assert clipped[i].keys() == gradients.keys()
+        for name in gradients:
+            for one, two in zip(clipped[i][name], gradients[name]):
+                torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-12, msg=f"{name}, update {i}")
+    assert args.rnd_coef == 0 or logs[0]["rnd_reward"] != 0
     for (name, one), two in zip(agent.state_dict().items(), other.state_dict().values()):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-9, msg=name)
 
 
+def test_frozen_gives_back_what_it_took():
+    """Inside, a gradient flows through and none is kept; afterwards, also after an exception, parameters need gradients
+    that needed them before, and no others."""
+    model, policy, posterior = small_nets(small_args())
+    policy.net[0].weight.requires_grad_(False)  # a fork's own choice
+    needed = [p.requires_grad for net in (model, policy) for p in net.parameters()]
+    assert needed.count(False) == 1
+    x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    with rpg.frozen(model, policy, None):
+        assert not any(p.requires_grad for net in (model, policy) for p in net.parameters())
+        assert all(p.requires_grad for p in posterior.parameters())
+        model.init_hidden(x).sum().backward()
+    assert x.grad.abs().sum() > 0 and all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for net in (model, policy) for p in net.parameters()] == needed
+    with pytest.raises(ZeroDivisionError), rpg.frozen(model, policy):
+        1 / 0  # noqa: B018
+    assert [p.requires_grad for net in (model, policy) for p in net.parameters()] == needed
+
+
+@pytest.mark.parametrize("changes", [{}, dict(learned_prior=True), dict(latent="none", rnd_coef=0.0, autotune=False)])
+def test_a_parameter_that_nothing_trains_is_named(changes):
+    """One without an optimiser, and one with an optimiser whose loss does not reach it; the agent's own are fine."""
+    agent = small_agent(small_args(batch_size=16, **changes))
+    replay = random_replay(latent=agent.args.latent)
+    envs.check_optimizers(agent, agent.optimizers())
+    with pytest.raises(ValueError, match=r"model_optimizer: no loss gives Agent\.model\.encoder\.1\.0\.weight a grad"):
+        envs.check_gradients(agent, agent.optimizers())
+    agent.update(replay, True, True)
+    envs.check_gradients(agent, agent.optimizers())
+    agent.decoder = torch.nn.Linear(5, OBS)
+    with pytest.raises(ValueError, match=r"no optimiser trains Agent\.decoder\.weight: .*requires_grad_\(False\)"):
+        envs.check_optimizers(agent, agent.optimizers())
+    agent.decoder.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"Agent\.decoder\.bias"):
+        envs.check_optimizers(agent, agent.optimizers())
+    agent.decoder_optimizer = torch.optim.Adam([agent.decoder.bias])
+    envs.check_optimizers(agent, agent.optimizers())
+    agent.update(replay, True, True)
+    with pytest.raises(ValueError, match=r"decoder_optimizer: no loss gives Agent\.decoder\.bias a gradient"):
+        envs.check_gradients(agent, agent.optimizers())
+    agent.decoder.requires_grad_(False)
+    envs.check_optimizers(agent, {name: agent.optimizers()[name] for name in agent.optimizers() if name[:3] != "dec"})
+
+
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_updates_are_the_eager_ones():
-    """--compile changes neither the random numbers nor the steps: 20 updates from one state and one RNG state."""
-    replay, agents = random_replay(torch.float32), []
+    """--compile changes neither the random numbers nor the steps, of any loss: 20 updates from one state and one RNG
+    state."""
+    replay, agents, states = random_replay(torch.float32), [], []
     for compiled in (False, True):
-        args = small_args(batch_size=32, horizon=1, alpha=0.1, compile=compiled)
+        args = small_args(batch_size=32, horizon=1, alpha=0.1, learned_prior=True, compile=compiled)
         torch.manual_seed(0)
-        agents.append(rpg.Agent(OBS, OBJ, ACT, LAT, args, torch.device("cpu")))
+        agents.append(rpg.Agent(OBS, OBJ, ACT, LAT, args, CPU))
         agents[-1].rnd.updates.fill_(rpg.RND_WARMUP - 10)  # so that the bonus sets in halfway
         for i in range(20):
             logs = agents[-1].update(replay, i % 2 == 1, i % 2 == 1)
         assert logs["rnd_reward"] != 0
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
     # Measured: 6e-8, half of what starting from weights that differ by their last bit makes; by then the weights have
     # moved by 6e-3. Roundings grow from step to step, faster for larger networks and horizons, hence the room.
     for (name, one), two in zip(agents[0].named_parameters(), agents[1].parameters()):
@@ -756,7 +842,7 @@ def test_fixed_categorical_prior_is_uniform_one_hot():
 def test_learned_prior_starts_as_the_fixed_one(latent):
     """Before training, a learned prior gives every state the fixed one's distribution, and can be trained."""
     args = small_args(latent=latent, learned_prior=True)
-    prior = rpg.Agent(OBS, OBJ, ACT, LAT, args, torch.device("cpu")).prior.double()
+    prior = rpg.Agent(OBS, OBJ, ACT, LAT, args, CPU).prior.double()
     s = torch.randn(3, 5, dtype=torch.float64)
     z = torch.eye(LAT, dtype=torch.float64) if latent == "categorical" else torch.randn(3, LAT, dtype=torch.float64)
     logp = prior.log_prob(s, z)
@@ -813,7 +899,7 @@ def test_prior_sampling_with_a_generator_leaves_the_global_rng_alone(latent):
 
 
 # the prior's loss
-def test_prior_loss_gradient_is_that_of_the_bandit_objective():
+def test_score_function_loss_gradient_is_that_of_the_bandit_objective():
     """Expected over all pairs of draws, it is −d/dlogits Σ_z p(z)(V(z) − α_z log p(z)), here by finite differences."""
     logits, v, alpha = np.array([0.5, -1.0, 1.5]), np.array([2.0, -1.0, 0.3]), 0.7
 
@@ -826,7 +912,7 @@ def test_prior_loss_gradient_is_that_of_the_bandit_objective():
     for first in range(3):
         for second in range(3):
             z, v_est = torch.tensor(eye[[first, second]])[:, None], torch.tensor(v[[first, second]])[:, None]
-            loss, mean = rpg.prior_loss(prior, s, z, v_est, alpha)
+            loss, mean = rpg.score_function_loss(prior, s, z, v_est, alpha)
             gradient += p[first] * p[second] * torch.autograd.grad(loss, prior.net[-1].bias)[0].numpy()
             entropy += p[first] * p[second] * mean.item()
     expected = [(objective(logits + 1e-5 * eye[i]) - objective(logits - 1e-5 * eye[i])) / 2e-5 for i in range(3)]
@@ -834,16 +920,19 @@ def test_prior_loss_gradient_is_that_of_the_bandit_objective():
     assert entropy == pytest.approx(-(p * np.log(p)).sum())
 
 
-def test_prior_loss_pairs_the_draws_of_each_state():
+def test_score_function_loss_pairs_the_draws_of_each_state():
     """The loss of a batch is the mean of those of its states: one state's draw is no baseline for another."""
     prior, s = learned_prior("gaussian", [0.3, -0.2, 0.1, 0.0, 0.4, -0.5]), torch.randn(4, 5, dtype=torch.float64)
     torch.nn.init.normal_(prior.net[-1].weight)
     z, v_est = torch.randn(2, 4, LAT, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
-    each = [rpg.prior_loss(prior, s[b : b + 1], z[:, b : b + 1], v_est[:, b : b + 1], 0.3)[0].item() for b in range(4)]
-    assert rpg.prior_loss(prior, s, z, v_est, 0.3)[0].item() == pytest.approx(np.mean(each))
+    each = [
+        rpg.score_function_loss(prior, s[b : b + 1], z[:, b : b + 1], v_est[:, b : b + 1], 0.3)[0].item()
+        for b in range(4)
+    ]
+    assert rpg.score_function_loss(prior, s, z, v_est, 0.3)[0].item() == pytest.approx(np.mean(each))
 
 
-def test_prior_loss_drives_a_categorical_prior_to_the_boltzmann_distribution():
+def test_score_function_loss_drives_a_categorical_prior_to_the_boltzmann_distribution():
     """The maximum of Σ_z p(z)(V(z) − α_z log p(z)) is p = softmax(V / α_z)."""
     v, alpha = torch.tensor([0.2, 1.0, 0.5], dtype=torch.float64), 0.5
     torch.manual_seed(0)
@@ -851,14 +940,14 @@ def test_prior_loss_drives_a_categorical_prior_to_the_boltzmann_distribution():
     adam = torch.optim.Adam(prior.parameters(), 0.02)
     for _ in range(200):
         z = torch.stack([prior.sample(s), prior.sample(s)])
-        loss = rpg.prior_loss(prior, s, z, (z * v).sum(-1), alpha)[0]
+        loss = rpg.score_function_loss(prior, s, z, (z * v).sum(-1), alpha)[0]
         adam.zero_grad(), loss.backward(), adam.step()
     p = prior.log_prob(s[:3], torch.eye(3, dtype=torch.float64)).exp().detach().numpy()
     boltzmann = np.exp(v.numpy() / alpha)
     np.testing.assert_allclose(p, boltzmann / boltzmann.sum(), atol=0.03)
 
 
-def test_prior_loss_drives_a_gaussian_prior_to_the_boltzmann_distribution():
+def test_score_function_loss_drives_a_gaussian_prior_to_the_boltzmann_distribution():
     """For V = −c/2 ‖z − m‖² the maximum is N(m, α_z / c)."""
     c, alpha, m = 2.0, 0.5, torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
     torch.manual_seed(0)
@@ -866,7 +955,7 @@ def test_prior_loss_drives_a_gaussian_prior_to_the_boltzmann_distribution():
     adam = torch.optim.Adam(prior.parameters(), 0.01)
     for _ in range(400):
         z = torch.stack([prior.sample(s), prior.sample(s)]).detach()
-        loss = rpg.prior_loss(prior, s, z, -c / 2 * (z - m).square().sum(-1), alpha)[0]
+        loss = rpg.score_function_loss(prior, s, z, -c / 2 * (z - m).square().sum(-1), alpha)[0]
         adam.zero_grad(), loss.backward(), adam.step()
     mean, log_std = prior.net(s[0]).detach().chunk(2)
     np.testing.assert_allclose(mean, m, atol=0.08)
@@ -889,7 +978,7 @@ def test_rnd_error_sees_the_positional_encoding():
 def test_rnd_normaliser_equals_numpy_after_the_warm_up():
     """Mean and variance of all errors but those of the first 100 updates, during which the bonus is 0."""
     torch.manual_seed(0)
-    rnd = rpg.Agent(OBS, OBJ, ACT, LAT, small_args(), torch.device("cpu")).rnd.double()
+    rnd = rpg.Agent(OBS, OBJ, ACT, LAT, small_args(), CPU).rnd.double()
     rng = np.random.default_rng(0)
     obs = torch.randn(20, OBS, dtype=torch.float64)
     obs[10:] *= 3  # ten common states, ten strange ones
@@ -930,7 +1019,7 @@ def test_rnd_counts_beyond_float32():
 def test_rnd_training_lowers_the_bonus_of_visited_states_only():
     """After training on one region its bonus is about 0 or less, another's high; g′ never changes."""
     torch.manual_seed(0)
-    rnd = rpg.Agent(OBS, 1, ACT, LAT, small_args(), torch.device("cpu")).rnd
+    rnd = rpg.Agent(OBS, 1, ACT, LAT, small_args(), CPU).rnd
     fixed = copy.deepcopy(rnd.g_fixed.state_dict())
     visited, unvisited = 0.3 * torch.randn(256, OBS), 0.3 * torch.randn(256, OBS)
     unvisited[:, -1] += 3  # another place of the object
@@ -965,7 +1054,7 @@ def test_positional_encoding_equals_loops(object_dim, num_frequencies):
 def test_networks_are_those_of_the_appendix():
     """Two hidden layers with ELU (RND: LeakyReLU), orthogonal weights and zero biases, in the GRU too."""
     args = small_args()
-    agent = rpg.Agent(OBS, OBJ, ACT, LAT, args, torch.device("cpu"))
+    agent = rpg.Agent(OBS, OBJ, ACT, LAT, args, CPU)
     model, rnd = agent.model, agent.rnd
     nets = [model.encoder[1], model.action_encoder, model.init_hidden, model.state_head, model.reward_head]
     nets += [*model.values, agent.policy.net, agent.posterior.net, rnd.g, rnd.g_fixed]
@@ -1018,7 +1107,7 @@ def test_latent_none_knows_of_no_z():
     assert posterior is None
     prior = rpg.Prior(0, args)
     assert prior.sample(torch.zeros(3, 5)).shape == (3, 0) and not list(prior.parameters())
-    assert rpg.Replay(30, 3, OBS, ACT, 0, "cpu").data.shape == (10, 3, OBS + ACT + 4)
+    assert rpg.Replay(30, 3, OBS, ACT, 0, CPU).data.shape == (10, 3, OBS + ACT + 4)
 
 
 def test_latent_none_values_equal_a_z_free_rollout():
@@ -1033,8 +1122,8 @@ def test_latent_none_values_equal_a_z_free_rollout():
     for b in range(3):
         v_k = imagine(model, policy, None, s[b].numpy(), None, 0.7, args, noise[:, b])[3]
         np.testing.assert_allclose(v_est[:, b], [weighted_mean(v) for v in v_k], rtol=1e-9)
-    obs, a, z, *rest = segments(3)
-    assert small_agent(args).model_losses(obs, a, z[:, :0], *rest)[0]["model_loss"].item() > 0
+    batch = segments(3)
+    assert small_agent(args).model_loss(batch._replace(z=batch.z[..., :0]))[0].item() > 0
 
 
 # replay
@@ -1045,7 +1134,7 @@ ROWS = CAPACITY // NUM_ENVS
 def fill_replay(rows, lengths=(0, 1, 1, 2, 3, 5, 9, 30), seed=0):
     """A replay and the plain lists it should mirror: per environment, one dict a row, since the start of time. Every
     row has an id of its own. Episode of T steps: T rows with an action, then one row with `last` and nothing to use."""
-    rng, replay, episodes = np.random.default_rng(seed), rpg.Replay(CAPACITY, NUM_ENVS, 2, 1, 2, "cpu"), 0
+    rng, replay, episodes = np.random.default_rng(seed), rpg.Replay(CAPACITY, NUM_ENVS, 2, 1, 2, CPU), 0
     assert replay.data.shape[:2] == (ROWS, NUM_ENVS) and replay.data.dtype == torch.float32
     stories = [[] for _ in range(NUM_ENVS)]
     for env, story in enumerate(stories):
@@ -1057,7 +1146,7 @@ def fill_replay(rows, lengths=(0, 1, 1, 2, 3, 5, 9, 30), seed=0):
                     dict(
                         obs=[number, -number],
                         a=[-7e5 if last else number + 0.5],
-                        z=[episodes, env],
+                        z=[episodes, t],
                         t=t,
                         last=int(last),
                         reward=999 if last else number / 4,
@@ -1069,8 +1158,8 @@ def fill_replay(rows, lengths=(0, 1, 1, 2, 3, 5, 9, 30), seed=0):
     for row in range(rows):
         now = [story[row] for story in stories]
         obs, a, z = (torch.tensor([x[key] for x in now], dtype=torch.float32) for key in ("obs", "a", "z"))
-        outcome = torch.tensor([[x["reward"], x["terminated"], x["last"], x["t"]] for x in now], dtype=torch.float32)
-        replay.add(obs, a, z, outcome)
+        numbers = (np.array([x[key] for x in now]) for key in ("reward", "terminated", "last", "t"))
+        replay.add(obs, a, z, *numbers)
     return replay, stories
 
 
@@ -1091,20 +1180,20 @@ def test_replay_segments_equal_the_episodes(rows, horizon):
     obs, a, z, reward, terminated, mask = replay.sample_segments(2_000, horizon)
     shapes = [tuple(x.shape) for x in (obs, a, z, reward, terminated, mask)]
     flat = (horizon, 2_000)
-    assert shapes == [(horizon + 1, 2_000, 2), (*flat, 1), (2_000, 2), flat, flat, flat]
+    assert shapes == [(horizon + 1, 2_000, 2), (*flat, 1), (*flat, 2), flat, flat, flat]
     obs, a, z, reward, terminated, mask = (x.tolist() for x in (obs, a, z, reward, terminated, mask))
     for b in range(2_000):
         assert obs[0][b][0] > 0, "a row that was never written"
         env, row = find(obs[0][b][0])
         assert max(0, rows - ROWS) <= row and row + horizon < rows, "beyond the write head"
         story, alive = stories[env], 1
-        assert z[b] == story[row]["z"]
         for t in range(horizon):
             now, after = story[row + t], story[row + t + 1]
             alive = 0 if now["last"] else alive
             assert mask[t][b] == alive
             if alive:
-                assert now["z"] == after["z"] == z[b], "joins two episodes"
+                assert now["t"] + 1 == after["t"] and now["z"][0] == after["z"][0], "joins two episodes"
+                assert z[t][b] == now["z"]
                 assert obs[t][b] == now["obs"] and obs[t + 1][b] == after["obs"]
                 assert a[t][b] == now["a"] and reward[t][b] == now["reward"]
                 assert terminated[t][b] == now["terminated"]
@@ -1128,7 +1217,8 @@ def test_replay_draws_every_transition_equally_often(rows):
 @pytest.mark.parametrize("rows", FILLS)
 @pytest.mark.parametrize("newest", [None, 1, 6, 25, 1000])
 def test_replay_states_are_the_newest_rows_with_their_first_observation(rows, newest):
-    """Uniform over the newest entries, in whole rows; s₁'s observation is the episode's first, or obs where the ring has forgotten it."""
+    """Uniform over the newest entries, in whole rows; s₁'s observation is the episode's first, or obs where the
+    ring has forgotten it."""
     replay, stories = fill_replay(rows)
     kept = min(rows, ROWS, math.ceil((newest or 1000) / NUM_ENVS))
     counts = {x["obs"][0]: 0 for story in stories for x in story[rows - kept :]}
@@ -1154,10 +1244,10 @@ def test_replay_tests_meet_every_case():
 
 def test_replay_mask_of_one_episode_by_hand():
     """Two transitions, then the final observation: every mask written out."""
-    replay = rpg.Replay(18, 1, 1, 1, 0, "cpu")
+    replay = rpg.Replay(18, 1, 1, 1, 0, CPU)
     for row, (last, t) in enumerate([(0, 0), (0, 1), (1, 2), (0, 0), (0, 1), (0, 2), (0, 3)]):
-        obs, outcome = torch.tensor([[float(row)]]), torch.tensor([[1.0, 0, last, t]])
-        replay.add(obs, torch.zeros(1, 1), torch.zeros(1, 0), outcome)
+        obs = torch.tensor([[float(row)]])
+        replay.add(obs, torch.zeros(1, 1), torch.zeros(1, 0), [1.0], [False], last=[last], t=[t])
     torch.manual_seed(0)
     obs, *_, mask = replay.sample_segments(500, 3)
     masks = {int(obs[0, b, 0]): mask[:, b].tolist() for b in range(500)}
@@ -1165,9 +1255,61 @@ def test_replay_mask_of_one_episode_by_hand():
     assert masks == {0: [1, 1, 0], 1: [1, 0, 0], 3: [1, 1, 1]}
 
 
+@pytest.mark.parametrize("rows", FILLS)
+def test_replay_in_order_and_its_state(rows):
+    """in_order: all rows, oldest first. A state holds the filled part alone, in the ring's own memory; a ring that goes
+    on from it is the same ring."""
+    replay, stories = fill_replay(rows)
+    kept = [story[max(0, rows - ROWS) :] for story in stories]
+    in_order = replay.in_order()
+    for name, value in zip(rpg.Rows._fields, in_order):
+        expected = np.array([[row[name] for row in story] for story in kept], np.float32).swapaxes(0, 1)
+        assert np.array_equal(value.numpy(), expected), name
+
+    state = replay.state_dict()
+    assert state["data"].shape[0] == min(rows, ROWS) and state["data"].data_ptr() == replay.data.data_ptr()
+    file = io.BytesIO()
+    torch.save(state, file)
+    assert file.tell() < state["data"].numel() * 4 + 3000, "the rest of the ring is in the file"
+    file.seek(0)
+    other = rpg.Replay(CAPACITY, NUM_ENVS, 2, 1, 2, CPU)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for _ in range(2):
+        assert torch.equal(other.data, replay.data)
+        assert torch.equal(other.head, replay.head) and torch.equal(other.filled, replay.filled)
+        for ring in (replay, other):
+            ring.end_episodes(torch.ones(NUM_ENVS, 2), torch.ones(NUM_ENVS, 2), np.ones(NUM_ENVS))
+    for shape in ((NUM_ENVS + 1, 2), (1, 2), (NUM_ENVS, 3)):  # 16 rows of 3 have as many numbers as 12 of 4
+        with pytest.raises(ValueError, match="a replay of shape"):
+            rpg.Replay(CAPACITY, *shape, 1, 2, CPU).load_state_dict(state)
+    with pytest.raises(ValueError, match="a replay of shape"):  # nor is one environment's spread over three
+        other.load_state_dict(state | {"data": state["data"][:, :1]})
+
+
+def test_replay_ends_the_running_episodes():
+    """As a time limit does: no transition goes on beyond that row, none is terminated, all before it stay."""
+    replay = rpg.Replay(60, 2, 2, 1, 1, CPU)
+    obs, z = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[5.0], [6]])
+    for t in range(3):
+        replay.add(obs + 10 * t, torch.ones(2, 1), z, [1.0, 1], [False, False], [False, False], np.array([t, t + 7]))
+    replay.end_episodes(obs + 30, z, np.array([3, 10]))
+    rows = replay.in_order()
+    assert rows.obs[3].tolist() == (obs + 30).tolist() and rows.z[3].tolist() == z.tolist()
+    assert rows.a[3].tolist() == [[0], [0]] and rows.reward[3].tolist() == rows.terminated[3].tolist() == [0, 0]
+    assert rows.last.tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]] and rows.t[3].tolist() == [3, 10]
+    for t in range(3):  # the next episodes
+        replay.add(-obs - t, torch.ones(2, 1), -z, [2.0, 2], [False, False], [False, False], np.array([t, t]))
+    torch.manual_seed(0)
+    segments = replay.sample_segments(500, 2)
+    ends, cut = segments.obs[0, :, 0] > 30, segments.obs[1, :, 0] > 30
+    assert (segments.mask[0, ~ends] == 1).all() and (segments.mask[:, ends] == 0).all(), "no action was taken there"
+    assert cut.any() and (segments.mask[1, cut] == 0).all()
+    assert segments.terminated.count_nonzero() == 0
+
+
 def test_replay_draws_odd_rows_of_a_huge_ring():
     """With 2²⁶ rows, random numbers of 24 bits would only ever reach every fourth row."""
-    replay = rpg.Replay(4, 1, 1, 1, 0, "cpu")
+    replay = rpg.Replay(4, 1, 1, 1, 0, CPU)
     replay.data = torch.zeros(2**26, 1, 0)
     replay.filled.fill_(2**26)
     row = replay.draw((4_000,), 1)[0]
@@ -1200,7 +1342,7 @@ BAD = [
         "eval_frequency": (-1,),
         "eval_episodes": (0,),
         "checkpoint_frequency": (-1,),
-        "seed": (-1,),
+        "seed": (-1, 2**63),
         "buffer_size": (0,),
         "num_frequencies": (-1,),
         "total_timesteps": (0, -1),
@@ -1217,7 +1359,7 @@ BAD = [
     ({"batch_size": 1001}, set(), "--learning-starts 1000"),
     ({"learning_starts": 24, "batch_size": 8}, set(), "25"),  # 5 environments * (3 + 2) rows
     ({"horizon": 199}, set(), "1005"),
-    ({"buffer_size": 999}, set(), "--buffer-size is below"),
+    ({"buffer_size": 999}, set(), "--buffer-size 999 is below"),
     ({"learned_prior": True, "prior_decay_start": 10, "prior_decay_end": 10}, set(), "--prior-decay-end"),
     ({"latent": "none"}, {"latent", "latent_dim"}, "--latent-dim"),
     ({"latent": "none"}, {"latent", "beta"}, "--beta"),
@@ -1261,7 +1403,6 @@ GOOD = (
             latent="none",
             rnd_coef=0.0,
             rnd_buffer_size=1,
-            seed=0,
             eval_frequency=0,
             checkpoint_frequency=0,
             num_frequencies=0,
@@ -1275,6 +1416,8 @@ GOOD = (
         ).items()
     ]
     + [
+        {"seed": 0},
+        {"seed": 2**63 - 1},
         {"learning_starts": 25, "batch_size": 25},
         {"latent": "categorical", "latent_dim": 4, "beta": 0.01},
         {"learned_prior": True, "prior_alpha": 0.0, "prior_decay_start": 0, "prior_decay_end": 1},
@@ -1300,3 +1443,27 @@ def test_check_args_wants_wandb_for_track(monkeypatch, capsys):
     assert "pip install wandb" in capsys.readouterr().err
     monkeypatch.setattr(rpg, "find_spec", lambda name: name)
     rpg.check_args(rpg.Args(track=True, wandb_entity="us"), {"track", "wandb_entity"})
+
+
+def test_a_new_number_may_be_anything_finite_unless_it_is_listed(monkeypatch, capsys):
+    """A fork's own flags; of Args itself every number is listed, and nothing else is."""
+
+    @dataclasses.dataclass
+    class Fork(rpg.Args):
+        offset: float = -1.5
+        shift: int = 0
+
+    rpg.check_args(Fork(), {"offset", "shift"})
+    rpg.check_args(Fork(offset=0.0, shift=-3), {"offset", "shift"})
+    with pytest.raises(SystemExit):
+        rpg.check_args(Fork(offset=math.nan), {"offset"})
+    assert "--offset nan: must be a finite number" in capsys.readouterr().err
+    for listed, bad, words in (("POSITIVE", 0, "must be above 0"), ("NOT_NEGATIVE", -1, "must be at least 0")):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(rpg, listed, getattr(rpg, listed) | {"shift"})
+            rpg.check_args(Fork(shift=bad), {"shift"})
+        assert f"--shift {bad}: {words}" in capsys.readouterr().err
+    numbers = {field.name for field in dataclasses.fields(rpg.Args) if type(field.default) in (int, float)}
+    assert numbers | {"rnd_buffer_size"} == rpg.POSITIVE | rpg.NOT_NEGATIVE
+    assert not rpg.POSITIVE & rpg.NOT_NEGATIVE
+    assert {field.name for field in dataclasses.fields(rpg.Args)} >= rpg.CHANGEABLE
