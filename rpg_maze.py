@@ -805,18 +805,18 @@ def as_cuda_graphs(update):
 
 
 def mark(visits, obs):
-    """Count the unit square of visits (10, 10) where each agent is; obs (N, O)."""
-    squares = ((obs[:, -2:] + 1) * MAZE_HALF).astype(int).clip(0, 9)
-    np.add.at(visits, tuple(squares.T), 1)
+    """Count the unit square of visits, a tensor (10, 10), where each agent is; obs (N, O)."""
+    x, y = torch.as_tensor((obs[:, -2:] + 1) * MAZE_HALF).long().clamp(0, 9).T
+    visits.index_put_((x, y), torch.ones_like(x), accumulate=True)
 
 
 def share(visits):
     """Coverage: the share of the unit squares visited so far."""
-    return float((visits > 0).mean())
+    return int((visits > 0).sum()) / visits.numel()
 
 
 def snapshot(agent):
-    """Play TRAJECTORIES episodes, always from the same seed: positions (T, N, 2), z (N, Z)."""
+    """Play TRAJECTORIES episodes, always from the same seed: tensors on the CPU, positions (T, N, 2), z (N, Z)."""
     gpus = [agent.device] if agent.device.type == "cuda" else []
     with torch.random.fork_rng(gpus):
         torch.manual_seed(0)
@@ -827,15 +827,20 @@ def snapshot(agent):
         for _ in range(MAZE_LENGTH):
             positions.append(MAZE_HALF * obs[:, -2:])
             obs, *_ = mazes.step(agent.act(obs, z).cpu().numpy())
-    return np.stack(positions), z.cpu().numpy()
+    return torch.tensor(np.stack(positions)), z.cpu()
 
 
 def write_figures(run_dir, snapshots, visits, coverage, latent):
     """maze.png, and maze.npz with what is drawn there."""
-    steps, positions, z = map(np.array, zip(*snapshots)) if snapshots else ([], [], [])
-    arrays = {"steps": steps, "positions": positions, "z": z, "visits": visits, "coverage": coverage}
+    arrays = {
+        "steps": [step for step, _, _ in snapshots],
+        "positions": [positions.numpy() for _, positions, _ in snapshots],
+        "z": [z.numpy() for _, _, z in snapshots],
+        "visits": visits.numpy(),
+        "coverage": coverage,
+    }
     replace_file(run_dir / "maze.npz", lambda file: np.savez(file, **arrays))
-    plot(snapshots, visits, coverage, run_dir / "maze.png", latent)
+    plot(snapshots, visits.numpy(), coverage, run_dir / "maze.png", latent)
 
 
 def plot(snapshots, visits, coverage, path, latent):
@@ -858,6 +863,7 @@ def plot(snapshots, visits, coverage, path, latent):
         axis.set(aspect="equal", xticks=[], yticks=[], xlim=(-5.1, 5.1), ylim=(-5.1, 5.1))
     for axis, i in zip(policy_axes, shown):
         step, positions, z = snapshots[i]
+        positions, z = positions.numpy(), z.numpy()
         colours = np.full((len(z), 3), 0.4)
         if latent == "categorical":
             colours = colormaps["turbo"](z.argmax(-1) / z.shape[1])
@@ -916,7 +922,7 @@ if __name__ == "__main__":
 
     # a new run, or the newest checkpoint of an old one
     global_step, updates, episodes, recent = 0, 0, 0, []
-    visits = np.zeros((10, 10), np.int64)
+    visits = torch.zeros(10, 10, dtype=torch.long)
     coverage, snapshots = [], []  # [(step, share)], [(step, positions, z)]
     try:
         run_dir = make_run_dir("maze", args.exp_name, args.seed) if args.resume is None else Path(args.resume)
@@ -927,8 +933,8 @@ if __name__ == "__main__":
         try:
             *numbers, recent, coverage, visits, snapshots = restore(run_dir, agent, replay)
             global_step, updates, episodes = map(int, numbers)
-            visits = visits.numpy()
-            snapshots = [(step, positions.numpy(), z.numpy()) for step, positions, z in snapshots]
+            visits = visits.cpu()
+            snapshots = [(step, positions.cpu(), z.cpu()) for step, positions, z in snapshots]
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step >= args.total_timesteps:
@@ -1027,9 +1033,15 @@ if __name__ == "__main__":
             if checkpoint_due:
                 restart = True
                 writer.flush()
-                drawn = [(step, torch.tensor(positions), torch.tensor(z)) for step, positions, z in snapshots]
-                counted = coverage, torch.tensor(visits), drawn
-                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, *counted))
+                save(
+                    run_dir,
+                    agent,
+                    replay,
+                    obs,
+                    z,
+                    age,
+                    (global_step, updates, episodes, recent, coverage, visits, snapshots),
+                )
             if figure_due:
                 write_figures(run_dir, snapshots, visits, coverage, args.latent)
         envs.close()
@@ -1043,9 +1055,15 @@ if __name__ == "__main__":
     except Exception as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
-                drawn = [(step, torch.tensor(positions), torch.tensor(z)) for step, positions, z in snapshots]
-                counted = coverage, torch.tensor(visits), drawn
-                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, *counted))
+                save(
+                    run_dir,
+                    agent,
+                    replay,
+                    obs,
+                    z,
+                    age,
+                    (global_step, updates, episodes, recent, coverage, visits, snapshots),
+                )
             writer.close()
         end_on_error(error, global_step, run_dir)
         raise
