@@ -33,22 +33,25 @@ def curve(run_dir):
     A key that the run does not log is "". ValueError if no episode has ended.
     """
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    steps, values = {}, {}  # key -> (episodes,) each: when they ended, and what was logged
-    for key in KEYS:
+    steps, values = {}, {}  # key -> (points,) each: where, and what was logged
+    for key in [*KEYS, "episodic_length"]:
         logged = events.Scalars(f"charts/{key}") if f"charts/{key}" in events.Tags()["scalars"] else []
         steps[key] = np.array([event.step for event in logged], int)
         values[key] = np.array([event.value for event in logged])
-    ends = steps["episodic_return"]
+    ends = steps["episodic_length"]
     if len(ends) == 0:
         raise ValueError("no episode has ended yet")
+    # Episodes that end together are one point. Their number is that of the steps since the last point, in lengths.
+    episodes = np.cumsum(np.diff(ends, prepend=0) / values["episodic_length"])  # finished by each of `ends`
     rows = []
     for step in range(EVERY, ends[-1] + EVERY, EVERY):
         if step < ends[0]:
             continue
+        last = np.searchsorted(ends, step, side="right") - 1
+        first = np.searchsorted(episodes, episodes[last] - WINDOW + 1e-6)
         row = [step]
         for key in KEYS:
-            seen = np.searchsorted(steps[key], step, side="right")  # episodes that ended by then
-            window = values[key][max(0, seen - WINDOW) : seen]
+            window = values[key][(steps[key] >= ends[first]) & (steps[key] <= step)]
             row.append(round(float(np.mean(window)), 4) if len(window) else "")
         rows.append(row)
     return rows

@@ -1,0 +1,373 @@
+"""What does z do? Several z from one start state, and the states that training visited: the paper's Figs. 9 and 10.
+
+    python benchmark/modes.py runs/block-push-1__rpg__1__1790000000        # modes.png and modes.mp4 in that directory
+    python benchmark/modes.py RUN_DIR --num-z 6 --seed 3 --out /tmp --no-video
+
+The trained policy plays one episode for each z, all from one start state (the environment's seed is the same) and with
+its mean action, so that whatever differs comes from z: draws from π(z|s₁), or every category of a categorical z. A run
+with --latent none has no z: its episodes sample their actions and differ by that noise alone.
+
+modes.png: above, the paths of objects (or of what else the environment shows, see `panels_of`), a colour a z; below, on
+the same axes, the states of the replay in checkpoint.pt, from the oldest to the newest; right, each z's return.
+modes.mp4: the episodes side by side, each in a frame of its z's colour; left out where nothing can be rendered.
+"""
+
+import argparse
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import envs  # noqa: E402
+from envs import refuse  # noqa: E402
+
+POINTS = 20_000  # states of the replay that are drawn, at most
+FRAMES, CELL = 100, 160  # frames of the video, at most; pixels a side of one episode in it, at most
+DECISIONS = 2000  # of an episode that does not end by itself
+BORDER = 5  # pixels of a z's colour around its episode
+TIME = None  # on an axis: the decisions since the episode's start
+
+# What to draw of our environments: environment -> (title, what is on x and y, labels of x and y, units an entry is).
+# What is on an axis: an entry of the observation, or TIME.
+SCALED = 1.0 / envs.OBS_SCALE
+XY, XZ, YZ = ("x, m", "y, m"), ("x, m", "z, m"), ("y, m", "z, m")
+ANT = [("ant, from above", (0, 1), XY, 1.0), ("block, from above", (-3, -2), XY, 1.0)]
+DOORS = "left door, rad", "right door, rad"
+PATHS = {
+    "adroit-door": [
+        ("door", (TIME, 30), ("decision", "hinge, rad"), 1.0),
+        ("palm, from above", (27, 28), XY, SCALED),
+    ],
+    "adroit-hammer": [("hammer, from the side", (-6, -4), XZ, 1.0), ("nail, from above", (-3, -2), XY, 1.0)],
+    "adroit-pen": [
+        ("pen − its target, from the side", (-6, -4), XZ, 1.0),
+        ("pen's direction", (-3, -2), ("x", "y"), 1.0),
+    ],
+    "adroit-relocate": [("palm − ball, from the side", (-6, -4), XZ, 1.0), ("ball − target", (-3, -1), XZ, 1.0)],
+    "ant-push": ANT,
+    "ant-push-sparse": ANT,
+    "block-push": [("block 1", (-6, -5), XY, 2.0), ("block 2", (-4, -3), XY, 2.0), ("pusher", (-2, -1), XY, 2.0)],
+    "block-push-1": [("block", (-4, -3), XY, 2.0), ("pusher", (-2, -1), XY, 2.0)],
+    "cabinet-dense": [("hand, from above", (0, 1), XY, 1.0), ("doors", (3, 4), DOORS, 1.0)],
+    "cabinet-sparse": [("hand, from above", (-5, -4), XY, 1.0), ("doors", (-2, -1), DOORS, 1.0)],
+    "cheetah-back": [("cheetah", (TIME, 0), ("decision", "x, m"), 1.0)],
+    "maze": [("agent", (-2, -1), ("x", "y"), envs.MAZE_HALF)],
+}
+METAWORLD_PATHS = [
+    ("hand, from above", (0, 1), XY, SCALED),
+    ("hand, from the side", (1, 2), YZ, SCALED),
+    ("object, from above", (4, 5), XY, SCALED),
+    ("object, from the side", (5, 6), YZ, SCALED),
+]
+
+
+class Panel(NamedTuple):
+    """A pair of axes, and what puts states on them."""
+
+    title: str
+    labels: tuple[str, str]  # of x and y
+    place: Callable  # (obs (..., O), t (...), decisions since the episode's start) -> (..., 2)
+    equal: bool  # whether both axes have one scale
+
+
+class Episode(NamedTuple):
+    """One episode of T decisions."""
+
+    obs: np.ndarray  # (T + 1, O), an image flattened
+    frames: list  # of (height, width, 3) uint8; empty without a renderer
+    summary: dict  # envs.SUMMARY's names -> values, nan if unknown
+
+
+def entries_panel(title, entries, labels, scale):
+    """A Panel of two entries of the observation; arguments as in PATHS."""
+
+    def place(obs, t):
+        axes = [t if entry is TIME else scale * obs[..., entry] for entry in entries]
+        return np.stack(axes, -1)
+
+    return Panel(title, labels, place, equal=TIME not in entries)
+
+
+def components_panel(title, columns, obs):
+    """A Panel of the first two principal components of the entries `columns` (a slice), each in its own standard
+    deviations, over the states `obs` (n, O)."""
+    x = obs[:, columns].astype(np.float64)
+    mean, std = x.mean(0), x.std(0)
+    std = np.where(std > 1e-8, std, 1.0)  # an entry that never changes is 0 then
+    _, singular, directions = np.linalg.svd((x - mean) / std, full_matrices=False)
+    shares = singular**2 / max(np.sum(singular**2), 1e-12)
+    labels = [f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2)]
+
+    def place(obs, t):
+        return ((obs[..., columns] - mean) / std) @ directions[:2].T
+
+    return Panel(title, tuple(labels), place, equal=True)
+
+
+def panels_of(env_id, object_dim, obs):
+    """The Panels for an environment; `obs` (n, O): states, from which principal components are found.
+
+    Our environments: PATHS. Others: their object coordinates, the last `object_dim` entries, or without these the whole
+    observation; one or two such entries as they are, more by their first two principal components.
+    """
+    if env_id.startswith(envs.METAWORLD):
+        return [entries_panel(*path) for path in METAWORLD_PATHS]
+    if env_id in PATHS:
+        return [entries_panel(*path) for path in PATHS[env_id]]
+    size = obs.shape[1]
+    start, name = (size - object_dim, "object coordinates") if object_dim else (0, "observation")
+    if size - start == 1:
+        return [entries_panel(name, (TIME, start), ("decision", f"entry {start}"), 1.0)]
+    if size - start == 2:
+        return [entries_panel(name, (start, start + 1), (f"entry {start}", f"entry {start + 1}"), 1.0)]
+    return [components_panel(f"{name}, {size - start} entries", slice(start, None), obs)]
+
+
+def choose_z(agent, obs, num_z, seed):
+    """(z (K, Z), K names): draws from π(z|s₁) at the start state `obs` (O,), or the categories, at most num_z."""
+    if agent.args.latent == "categorical":
+        z = torch.eye(agent.args.latent_dim)[:num_z]
+        return z, [f"category {i}" for i in range(len(z))]
+    obs = np.stack([obs] * num_z)  # (K, O)
+    z = agent.sample_z(obs, torch.Generator().manual_seed(seed))
+    return z, [f"{'z' if agent.args.latent == 'gaussian' else 'episode'} {i + 1}" for i in range(num_z)]
+
+
+def shrink(frame):
+    """A frame as (h, w, 3) uint8, made smaller by a whole number, by means over squares, until it fits CELL × CELL."""
+    frame = envs.rgb_frame(frame)
+    factor = math.ceil(max(frame.shape[:2]) / CELL)
+    height, width = frame.shape[0] // factor, frame.shape[1] // factor
+    squares = frame[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+    return squares.mean((1, 3)).astype(np.uint8)
+
+
+@torch.no_grad()
+def play(agent, env, seed, z, greedy, render, every):
+    """An Episode from the start state of `seed` under z (Z,); with render, a frame of every `every`-th state. One that
+    does not end by itself is left after DECISIONS, without a summary but its length."""
+    obs, info = env.reset(seed=seed)
+    states, frames = [obs.ravel()], []
+    while envs.SUMMARY_KEY not in info and len(states) <= DECISIONS:
+        if render and (len(states) - 1) % every == 0:
+            frames.append(shrink(env.render()))
+        action = agent.act(obs, z, greedy)
+        obs, _, _, _, info = env.step(action.numpy())
+        states.append(obs.ravel())
+    if render:
+        frames.append(shrink(env.render()))
+    summary = dict.fromkeys(envs.SUMMARY, math.nan) | {"episodic_length": len(states) - 1}
+    if envs.SUMMARY_KEY in info:
+        summary = dict(zip(envs.SUMMARY, info[envs.SUMMARY_KEY].tolist()))
+    return Episode(np.stack(states), frames, summary)
+
+
+def read_visits(script, run_dir, agent, env):
+    """What the replay of checkpoint.pt holds: (obs (n, O), t (n,) decisions since the episode's start, step (n,) the
+    environment step at which it was seen), oldest first, n at most POINTS."""
+    state = envs.read_checkpoint(run_dir, torch.device("cpu"))
+    args = agent.args
+    obs_dim, act_dim = env.observation_space.shape[0], env.action_space.shape[0]
+    capacity = int(state["replay"]["filled"]) * args.num_envs  # the rest of the ring is not needed here
+    latent_dim = script.latent_size(args)
+    replay = script.Replay(capacity, args.num_envs, obs_dim, act_dim, latent_dim, torch.device("cpu"))
+    replay.load_state_dict(state["replay"])
+    rows = replay.in_order()  # (rows, N, ·)
+    global_step = state["progress"][0]
+    # A row counts one step for each environment that acted; where an episode had ended none did.
+    steps_after = (rows.last == 0).sum(1).flip(0).cumsum(0).flip(0)  # (rows,)
+    keep = slice(None, None, math.ceil(rows.t.numel() / POINTS))
+    obs = rows.obs[keep].flatten(2).flatten(0, 1)  # (n, O)
+    t = rows.t[keep].flatten()
+    step = (global_step - steps_after)[keep].repeat_interleave(args.num_envs)
+    return obs.numpy(), t.numpy(), step.numpy()
+
+
+def draw(episodes, names, colours, visits, panels, title):
+    """The figure. episodes, names, colours (K, 4): one a z; visits: as `read_visits` returns them, or None."""
+    rows = 2 if visits else 1
+    figure = plt.figure(figsize=(3.7 * len(panels) + 3.6, 3.6 * rows + 0.5), layout="constrained")
+    grid = figure.add_gridspec(rows, len(panels) + 1, width_ratios=[1.0] * len(panels) + [0.7])
+    below, points = [], None
+    for column, panel in enumerate(panels):
+        paths = [panel.place(episode.obs, np.arange(len(episode.obs))) for episode in episodes]  # (T + 1, 2) each
+        axis = figure.add_subplot(grid[0, column])
+        for path, colour in zip(paths, colours):
+            axis.plot(*path.T, color=colour, linewidth=1.3 if len(path) < 300 else 0.4, alpha=0.85)
+            axis.plot(*path[-1], "o", color=colour, markersize=5, markeredgecolor="black", markeredgewidth=0.5)
+        axis.plot(*paths[0][0], "X", color="black", markersize=7, zorder=5)
+        axis.set_title(panel.title)
+        axes, shown = [axis], np.concatenate(paths)
+        if visits:
+            obs, t, step = visits
+            seen = panel.place(obs, t)
+            axis = figure.add_subplot(grid[1, column])
+            points = axis.scatter(*seen.T, c=step, s=3, cmap="viridis", linewidths=0, rasterized=True)
+            axis.set_title(f"{panel.title}: visited in training")
+            axes.append(axis)
+            below.append(axis)
+            shown = np.concatenate([shown, seen])
+        low, high = shown.min(0), shown.max(0)
+        centre = (low + high) / 2
+        half = 1.06 * np.maximum((high - low) / 2, 0.05 + 0.05 * np.abs(centre))  # some width for what never moves
+        if panel.equal:
+            half = np.full(2, half.max())
+        for axis in axes:
+            axis.set_xlim(centre[0] - half[0], centre[0] + half[0])
+            axis.set_ylim(centre[1] - half[1], centre[1] + half[1])
+            axis.set_xlabel(panel.labels[0])
+            axis.set_ylabel(panel.labels[1])
+            axis.locator_params(nbins=6)
+            axis.grid(alpha=0.3)
+            if panel.equal:
+                axis.set_aspect("equal")
+    if points is not None:
+        figure.colorbar(points, ax=below, label="environment step", shrink=0.8, format=lambda x, _: f"{x:,.0f}")
+    draw_returns(figure.add_subplot(grid[:, -1]), episodes, names, colours)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def draw_returns(axis, episodes, names, colours):
+    """A bar for each z: its return, and whether the episode ended in success, where the environment tells."""
+    returns = [episode.summary["episodic_return"] for episode in episodes]
+    successes = [episode.summary["success_final"] for episode in episodes]
+    places = np.arange(len(names))
+    axis.barh(places, returns, color=colours, edgecolor="black", linewidth=0.5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    if not any(returns):
+        axis.set_xlim(0, 1)
+    labels = []
+    for name, success in zip(names, successes):
+        labels.append(f"{name} ✓" if success == 1 else name)
+    axis.set_yticks(places, labels)
+    for label, colour in zip(axis.get_yticklabels(), colours):
+        label.set_bbox({"facecolor": colour, "alpha": 0.35, "edgecolor": "none", "pad": 1.5})
+    axis.locator_params(axis="x", nbins=4)
+    axis.invert_yaxis()
+    known = not math.isnan(successes[0])
+    axis.set_title("return" + (" (✓: ends in success)" if known else ""))
+    axis.grid(alpha=0.3, axis="x")
+
+
+def write_video(path, episodes, colours, fps):
+    """All episodes side by side, each in a frame of its colour; the last frame of one that is over stays."""
+    columns = math.ceil(math.sqrt(len(episodes)))
+    rows = math.ceil(len(episodes) / columns)
+    height, width = (side + 2 * BORDER for side in episodes[0].frames[0].shape[:2])
+    sides = 16 * math.ceil(rows * height / 16), 16 * math.ceil(columns * width / 16)  # what video codecs want
+    video = envs.Video(path, fps)
+    for i in range(max(len(episode.frames) for episode in episodes)):
+        picture = np.full((*sides, 3), 255, np.uint8)
+        for place, (episode, colour) in enumerate(zip(episodes, colours)):
+            top, left = place // columns * height, place % columns * width
+            picture[top : top + height, left : left + width] = np.rint(255 * colour[:3])
+            frame = episode.frames[min(i, len(episode.frames) - 1)]
+            picture[top + BORDER : top + height - BORDER, left + BORDER : left + width - BORDER] = frame
+        video.add(picture)
+    video.close()
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, help="directory of a run of rpg.py")
+    parser.add_argument("--num-z", type=int, default=9, help="how many z, or at most so many categories (default: 9)")
+    parser.add_argument("--seed", type=int, default=0, help="of the start state and of the z (default: 0)")
+    parser.add_argument("--out", type=Path, help="directory for the files (default: the run's)")
+    parser.add_argument("--no-video", action="store_true", help="only modes.png")
+    parser.add_argument("--script", type=Path, default=ROOT / "rpg.py", help="what made the run, if not rpg.py: a fork")
+    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.error = refuse  # one line
+    args = parser.parse_args()
+    if args.num_z < 1 or args.num_threads < 1 or args.seed < 0:
+        refuse("--num-z and --num-threads must be at least 1, --seed at least 0")
+    if not args.run_dir.is_dir():
+        refuse(f"{args.run_dir} is not the directory of a run")
+    if (args.run_dir / "maze.npz").exists():
+        refuse(f"{args.run_dir} is a run of rpg_maze.py: its maze.png shows what z does")
+    if (args.run_dir / "bandit.png").exists():
+        refuse(f"{args.run_dir} is a run of rpg_bandit.py: its bandit.png shows what z does")
+    if not (args.run_dir / "model.pt").exists():
+        refuse(f"{args.run_dir} has no model.pt: not the directory of a run, or one without a checkpoint yet")
+    if not args.script.is_file():
+        refuse(f"--script {args.script}: no such file")
+    args.out = args.out or args.run_dir
+    if not args.out.is_dir():
+        refuse(f"--out {args.out}: no such directory")
+    return args
+
+
+def make_env_to_show(args, with_video):
+    """(the environment of a run with these Args, whether it renders); ValueError if it cannot be made at all."""
+    env_kwargs = envs.parse_env_kwargs(args.env_kwargs)
+    if with_video:
+        try:
+            return envs.make_env(args.env_id, 0, "rgb_array", args.env_options, env_kwargs), True
+        except ValueError as error:
+            env = envs.make_env(args.env_id, 0, None, args.env_options, env_kwargs)  # else it isn't the renderer
+            print(f"no video: {envs.one_line(error)}")
+            return env, False
+    return envs.make_env(args.env_id, 0, None, args.env_options, env_kwargs), False
+
+
+def main():
+    args = parse_args()
+    torch.set_num_threads(args.num_threads)
+    sys.path.insert(0, str(args.script.resolve().parent))
+    try:
+        script = importlib.import_module(args.script.stem)
+        agent = script.load_policy(args.run_dir)
+        env, renders = make_env_to_show(agent.args, not args.no_video)
+    except Exception as error:  # foreign or damaged files, an environment that is not installed here
+        refuse(f"{args.run_dir}: {envs.failure(error)}")
+
+    obs, _ = env.reset(seed=args.seed)
+    z, names = choose_z(agent, obs, args.num_z, args.seed)
+    greedy = agent.args.latent != "none"
+    torch.manual_seed(args.seed)
+    length = env.spec.max_episode_steps if env.spec else getattr(env.unwrapped, "horizon", None)
+    every = math.ceil((length or DECISIONS) / FRAMES)
+    episodes = [play(agent, env, args.seed, z[i], greedy, renders, every) for i in range(len(z))]
+    if any(not np.array_equal(episode.obs[0], episodes[0].obs[0]) for episode in episodes):
+        print(f"note: {agent.args.env_id} starts differently at one seed, so that not all differences come from z")
+
+    visits = None
+    try:
+        visits = read_visits(script, args.run_dir, agent, env)
+    except Exception as error:  # no file, or a damaged one: the rest can still be shown
+        print(f"states visited in training are left out: {envs.failure(error)}")
+
+    states = [episode.obs for episode in episodes] + ([visits[0]] if visits else [])
+    panels = panels_of(agent.args.env_id, getattr(env.unwrapped, "object_dim", 0), np.concatenate(states))
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.04, 0.96, len(z)))
+    what = f"{len(z)} z, mean actions" if greedy else f"no latent: {len(z)} episodes of sampled actions, noise alone"
+    title = f"{agent.args.env_id}, {args.run_dir.resolve().name}\n{what}, from one start state (×: seed {args.seed})"
+    figure = draw(episodes, names, colours, visits, panels, title.replace("$", r"\$"))
+    try:
+        figure.savefig(args.out / "modes.png", dpi=110)
+        print(args.out / "modes.png")
+        if renders:
+            fps = env.metadata.get("render_fps", 25) / every
+            write_video(args.out / "modes.mp4", episodes, colours, fps)
+            print(args.out / "modes.mp4")
+    except (OSError, ValueError) as error:
+        refuse(f"--out {args.out}: {error}")
+    for name, episode in zip(names, episodes):
+        shown = [f"{key} {value:.6g}" for key, value in episode.summary.items() if not math.isnan(value)]
+        print(f"{name}: {', '.join(shown)}")
+    env.close()
+
+
+if __name__ == "__main__":
+    main()
