@@ -1636,10 +1636,14 @@ def make_env(
     return env
 
 
+class NotFinite(ArithmeticError):
+    """A nan or an infinite number, which ends a run. (An environment's own code may raise a FloatingPointError.)"""
+
+
 def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
-    """obs (or actions), if they and the rewards are finite; else FloatingPointError."""
+    """obs (or actions), if they and the rewards are finite; else NotFinite."""
     if not (np.isfinite(obs).all() and np.isfinite(rewards).all()):
-        raise FloatingPointError("an observation, action or reward is nan or infinite")
+        raise NotFinite("an observation, action or reward is nan or infinite")
     return obs
 
 
@@ -1684,7 +1688,7 @@ class Workers(gym.vector.AsyncVectorEnv):
                 process.kill()  # SIGTERM would not end one that is stopped
             self._state = gym.vector.async_vector_env.AsyncState.DEFAULT  # else gymnasium waits for it, and warns
             self.close(terminate=True)
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) or raised_by_environment(error):
                 raise
             raise ConnectionError(f"worker process {dead[0] if dead else ''} died") from error
 
@@ -1886,12 +1890,12 @@ def replace_file(path: Path, write: Callable) -> None:
 
 def write_checkpoint(run_dir: Path, state: dict) -> None:
     """Write checkpoint.pt, `state` (all that a resumed run needs) and torch's RNG, and beside it model.pt, the weights
-    state["agent"] alone. Raises OSError; FloatingPointError, and nothing is written, if a weight is nan or infinite."""
+    state["agent"] alone. Raises OSError; NotFinite, and nothing is written, if a weight is nan or infinite."""
     import torch
 
     for name, weight in state["agent"].items():
         if not weight.isfinite().all():
-            raise FloatingPointError(f"the weight {name} is nan or infinite")
+            raise NotFinite(f"the weight {name} is nan or infinite")
     rng = [torch.get_rng_state()]
     if torch.cuda.is_available():
         rng.append(torch.cuda.get_rng_state())
@@ -2185,7 +2189,7 @@ def report(
     say(json.dumps(result))
 
 
-def end_on_nan(error: FloatingPointError, losses: dict[str, Any], step: int, run_dir: Path) -> NoReturn:
+def end_on_nan(error: NotFinite, losses: dict[str, Any], step: int, run_dir: Path) -> NoReturn:
     """One line, exit code 1; `losses`, the sums since the last log, tell of a nan before the actions do."""
     message = str(error)
     for key, total in losses.items():
@@ -2194,7 +2198,13 @@ def end_on_nan(error: FloatingPointError, losses: dict[str, Any], step: int, run
     refuse(f"{message}, at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
 
 
-def end_on_error(error: Exception, step: int, run_dir: Path) -> None:
+def raised_by_environment(error: BaseException) -> bool:
+    """Whether an exception comes out of an environment's own code, in this process or in a worker."""
+    codes = (Standard.reset.__code__, Standard.step.__code__, Workers._raise_if_errors.__code__)
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def end_on_error(error: BaseException, step: int, run_dir: Path) -> None:
     """One line, exit code 1, where no code is at fault: a full disk, a worker that died, no compiler. Else a line,
     after which the caller raises the error."""
     goes_on = f"at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any"
@@ -2202,9 +2212,11 @@ def end_on_error(error: Exception, step: int, run_dir: Path) -> None:
         refuse(
             f"--compile needs g++, or its cache, /tmp/torchinductor_*, deleted: {one_line(error)[:90]}...; {goes_on}", 1
         )
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not raised_by_environment(error):
         refuse(f"{one_line(error)}, {goes_on}", 1)
     warn(f"{type(error).__name__} {goes_on}")
+    if isinstance(error, SystemExit):  # its exit code, perhaps 0, is not the run's
+        raise RuntimeError("the environment's own code calls sys.exit") from error
 
 
 def show(env: gym.Env) -> None:

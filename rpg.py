@@ -46,6 +46,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from envs import (
     SUMMARY_KEY,
+    NotFinite,
     Progress,
     Speed,
     Stop,
@@ -960,7 +961,7 @@ if __name__ == "__main__":
                 for key, total in sums.items():
                     mean = total.item() / counts[key]
                     if not math.isfinite(mean):
-                        raise FloatingPointError(f"losses/{key} is nan or infinite")
+                        raise NotFinite(f"losses/{key} is nan or infinite")
                     writer.add_scalar(f"losses/{key}", mean, global_step)
                 sums, counts = {}, Counter()
                 sps = speed.sps(global_step)
@@ -981,11 +982,11 @@ if __name__ == "__main__":
         envs.close()
         eval_env.close()
         writer.close()
-    except FloatingPointError as error:  # a nan: the newest checkpoint stands
+    except NotFinite as error:  # a nan: the newest checkpoint stands
         with contextlib.suppress(OSError):
             writer.close()
         end_on_nan(error, sums, global_step, run_dir)
-    except Exception as error:  # anything else: the last finished step is saved
+    except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
                 save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, eval_due))

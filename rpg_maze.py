@@ -55,6 +55,7 @@ from envs import (
     MAZE_WALLS,
     SUMMARY_KEY,
     Maze,
+    NotFinite,
     Progress,
     Speed,
     Stop,
@@ -976,7 +977,7 @@ if __name__ == "__main__":
             a = agent.act(obs_tensor, z)
             actions = a.cpu().numpy()
             if not np.isfinite(actions).all():
-                raise FloatingPointError("an action is nan")
+                raise NotFinite("an action is nan")
 
             # ALGO LOGIC: update. It is launched here, and not after the step, because a GPU then works while the
             # environments do; and after the actions have come back, which would have to wait for it.
@@ -1015,7 +1016,7 @@ if __name__ == "__main__":
                 for key, total in sums.items():
                     mean = total.item() / counts[key]
                     if not math.isfinite(mean):
-                        raise FloatingPointError(f"losses/{key} is nan or infinite")
+                        raise NotFinite(f"losses/{key} is nan or infinite")
                     writer.add_scalar(f"losses/{key}", mean, global_step)
                 sums, counts = {}, Counter()
                 coverage.append((global_step, share(visits)))
@@ -1046,13 +1047,13 @@ if __name__ == "__main__":
                 write_figures(run_dir, snapshots, visits, coverage, args.latent)
         envs.close()
         writer.close()
-    except FloatingPointError as error:  # a nan: the newest checkpoint stands
+    except NotFinite as error:  # a nan: the newest checkpoint stands
         coverage.append((global_step, share(visits)))
         with contextlib.suppress(OSError):
             write_figures(run_dir, snapshots, visits, coverage, args.latent)
             writer.close()
         end_on_nan(error, sums, global_step, run_dir)
-    except Exception as error:  # anything else: the last finished step is saved
+    except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
                 save(
