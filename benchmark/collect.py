@@ -11,6 +11,7 @@ finished episode yet, is skipped with a line that says why. Success is empty whe
 import argparse
 import csv
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -107,6 +108,7 @@ def main():
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="run_dir", help="directories under runs/")
     parser.error = refuse  # one line
     args = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it notes each resume as out of order
     if args.table.is_dir():
         refuse(f"{args.table} is a directory: the first argument is the CSV, for example curves.csv")
     try:
