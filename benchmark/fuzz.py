@@ -4,8 +4,8 @@
 
 Most cases call envs.read_checkpoint, which is what rpg.py reads with, in this process; what only rpg.py itself can
 notice, such as a network of another shape, is tried by starting it. Accepted is allowed only where every value is still
-the one that was written (a bit of a zip file's padding, say); these are counted as `harmless`. One JSON line at the end;
-exit code 1 if anything is wrong.
+the one that was written (a bit of a zip file's padding, say); these are counted as `harmless`. One JSON line at the
+end; exit code 1 if anything is wrong.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """How fast is an update, and how far from the floor; what does a decision of each environment cost; what bounds a run?
 
-    python benchmark/speed.py            # tables; some minutes, on a machine that does nothing else
-    python benchmark/speed.py --json     # and one JSON object as the last line
+    python benchmark/speed.py                      # tables; some minutes, on a machine that does nothing else
+    python benchmark/speed.py --json               # and one JSON object as the last line
+    python benchmark/speed.py --num-threads 2      # as rpg.py, it uses one thread of the CPU else
     python benchmark/speed.py --obs-dim 39 --act-dim 4 --batch-size 256      # only the update of these sizes
 
 The floor of an update is the multiply-adds of its matrix products, counted from the layers, at the rate at which this
@@ -22,12 +23,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rpg  # noqa: E402
-from envs import TASKS, keep_freed_memory, make_env, make_vector_env  # noqa: E402
+from envs import TASKS, keep_freed_memory, make_env, make_vector_env, refuse, write_checkpoint  # noqa: E402
 
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
 PAPER = {"obs_dim": OBS_DIM, "act_dim": ACT_DIM, "batch_size": 512, "hidden_dim": 256, "rnd_dim": 512, "horizon": 3}
 SIZES = {"paper": PAPER, "laptop": PAPER | {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
-ROUNDS, SECONDS = 10, 0.3  # rounds of a measurement, and their length
+ROUNDS = 10  # of a measurement
+SECONDS = 0.3  # a round, at least
+MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256  # of `multiply`
 
 
 def macs(net):
@@ -41,32 +44,40 @@ def first(net):
 
 
 def count_flops(agent):
-    """{part: floating-point operations of the matrix products in one full update}, two for each multiply-add. Trained
-    layers take three products (forward, gradients of weights and of inputs), layers that only pass a gradient on two."""
+    """{part: floating-point operations of the matrix products in one full update}, two for each multiply-add.
+
+    Trained layers take three products (forward, gradients of weights and of inputs), layers that only pass a gradient
+    on two. The part "policy" includes p(z|s,a) and α; a learned prior is not counted.
+    """
     args, model, policy, posterior, rnd = agent.args, agent.model, agent.policy, agent.posterior, agent.rnd
-    rows, value = args.horizon * args.batch_size, macs(model.values[0])
+    rows = args.horizon * args.batch_size
+    value = macs(model.values[0])
     step = macs(policy) + macs(model.action_encoder) + macs(model.gru) + macs(model.state_head)
-    inform = macs(posterior) if posterior else 0
-    parts = {"rnd": args.batch_size * (4 * macs(rnd.g) - first(rnd.g)) if rnd else 0}
-    target = rows * (
-        macs(model.encoder)
-        + macs(model.init_hidden)
-        + args.horizon * (step + macs(model.reward_head) + 2 * value + inform)
-    )
+    inform = macs(posterior) if posterior is not None else 0
+    parts = {"rnd": 0}
+    if rnd is not None:
+        parts["rnd"] = args.batch_size * (4 * macs(rnd.g) - first(rnd.g))
+    estimate = args.horizon * (step + macs(model.reward_head) + 2 * value + inform)
+    target = rows * (macs(model.encoder) + macs(model.init_hidden) + estimate)
     train = args.batch_size * (3 * macs(model.encoder) - first(model.encoder) + 3 * macs(model.init_hidden))
     train += rows * (3 * macs(model.action_encoder) - first(model.action_encoder))
     train += rows * 3 * (macs(model.gru) + macs(model.state_head) + macs(model.reward_head) + 2 * value)
-    parts["model"] = target + train + (rows * 2 * macs(rnd.g) if rnd else 0)
+    parts["model"] = target + train
+    if rnd is not None:  # the bonus
+        parts["model"] += rows * 2 * macs(rnd.g)
     imagine = rows * (3 * macs(policy) + 2 * (step - macs(policy) + macs(model.reward_head) + value + inform))
     imagine -= args.batch_size * (first(policy) + macs(model.gru) // 2)  # the first s and h need no gradient
     parts["policy"] = args.batch_size * (macs(model.encoder) + macs(model.init_hidden)) + imagine
-    parts["policy"] += rows * (3 * inform - first(posterior)) if posterior else 0
+    if posterior is not None:
+        parts["policy"] += rows * (3 * inform - first(posterior))
     return {part: 2.0 * n for part, n in parts.items()}
 
 
 def fastest(works):
-    """{name: seconds of one call of works[name](), the device's part included, in its fastest round}. Rounds of all take
-    turns, so that what disturbs this machine for a while disturbs all of them."""
+    """{name: seconds of one call of works[name](), the device's part included, in its fastest round}.
+
+    Rounds of all take turns, so that what disturbs this machine for a while disturbs all of them.
+    """
     best = {}
     for _ in range(ROUNDS):
         for name, work in works.items():
@@ -81,42 +92,80 @@ def fastest(works):
 
 
 def multiply(device):
-    """What the floor's rate is measured by: 50 products of 512×256 by 256×256."""
-    a, b = torch.randn(512, 256, device=device), torch.randn(256, 256, device=device)
-    return lambda: [a @ b for _ in range(50)]
+    """What the floor's rate is measured by: a function that does 50 products of 512×256 by 256×256."""
+    a = torch.randn(512, 256, device=device)
+    b = torch.randn(256, 256, device=device)
 
+    def products():
+        for _ in range(50):
+            a @ b
 
-MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256
+    return products
 
 
 def make_agent(device, mode="eager", obs_dim=OBS_DIM, act_dim=ACT_DIM, **sizes):
-    """An agent whose updates are eager, compiled, graphed or both, and a filled replay: (agent, replay)."""
+    """(agent, replay): an agent whose updates are eager, compiled, graphed or both, and 1000 rows of noise in episodes
+    of 100 transitions. `sizes`: flags of rpg.py."""
     args = rpg.Args(compile="compiled" in mode, cudagraphs="graphed" in mode, **sizes)
     torch.manual_seed(0)
     agent = rpg.Agent(obs_dim, min(OBJECT_DIM, obs_dim), act_dim, args.latent_dim, args, device)
     replay = rpg.Replay(20_000, args.num_envs, obs_dim, act_dim, args.latent_dim, device)
-    for t in range(1000):
-        outcome = torch.tensor([0.0, 0.0, t % 101 == 100, t % 101], device=device).expand(args.num_envs, 4)
-        obs, a = torch.randn(args.num_envs, obs_dim), torch.randn(args.num_envs, act_dim).tanh()
-        replay.add(obs.to(device), a.to(device), torch.randn(args.num_envs, args.latent_dim, device=device), outcome)
+    zeros = np.zeros(args.num_envs)
+    for row in range(1000):
+        t = row % 101
+        obs = torch.randn(args.num_envs, obs_dim, device=device)
+        a = torch.randn(args.num_envs, act_dim, device=device).tanh()
+        z = torch.randn(args.num_envs, args.latent_dim, device=device)
+        replay.add(obs, a, z, reward=zeros, terminated=zeros, last=zeros + (t == 100), t=zeros + t)
     return agent, replay
 
 
+def descend(loss, optimizer, parameters, args):
+    """As in rpg.Agent.update: zero_grad, backward, clip, step."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+    optimizer.step()
+
+
 def parts_of_update(agent, replay):
-    """{part: a function that does it}."""
+    """{part: a function that does it}. The parts are those of rpg.Agent.update, which is the "whole": what is changed
+    there must be changed here, where tests/test_speed.py counts the same operations."""
     args = agent.args
+
+    def update_rnd():
+        states = replay.sample_states(args.batch_size)
+        descend(agent.rnd_loss(states.obs), agent.rnd_optimizer, agent.rnd.g.parameters(), args)
+
+    def update_model():
+        loss, _ = agent.model_loss(replay.sample_segments(args.batch_size, args.horizon))
+        descend(loss, agent.model_optimizer, agent.model.parameters(), args)
+
+    def update_policy():
+        states = replay.sample_states(args.batch_size)
+        alpha = args.alpha * agent.log_alpha.detach().exp()
+        with rpg.frozen(agent.model, agent.posterior):
+            loss, s, a, entropy = agent.policy_loss(states.obs, states.z, alpha)
+            descend(loss, agent.policy_optimizer, agent.policy.parameters(), args)
+        info_loss = agent.posterior_loss(s, a, states.z)
+        descend(info_loss, agent.posterior_optimizer, agent.posterior.parameters(), args)
+        alpha_loss = args.alpha * agent.log_alpha.exp() * (entropy + agent.act_dim)
+        descend(alpha_loss, agent.alpha_optimizer, [agent.log_alpha], args)
+
     return {
-        "rnd": lambda: agent.descend(agent.rnd_losses, replay.sample_states(args.batch_size)),
-        "model": lambda: agent.descend(agent.model_losses, replay.sample_segments(args.batch_size, args.horizon)),
-        "policy": lambda: agent.descend(agent.policy_losses, replay.sample_states(args.batch_size)),
+        "rnd": update_rnd,
+        "model": update_model,
+        "policy": update_policy,
         "whole": lambda: agent.update(replay, True, True),
     }
 
 
 def measure_update(name, sizes, device):
-    """Prints the table of an update of these sizes; returns its entry of the JSON object."""
-    works, modes = {("multiply", ""): multiply(device)}, ["eager", "compiled"]
-    modes += ["graphed", "compiled+graphed"] if device.type == "cuda" else []
+    """Print the table of an update of these sizes (flags of rpg.py); returns its entry of the JSON object."""
+    works = {("multiply", ""): multiply(device)}
+    modes = ["eager", "compiled"]
+    if device.type == "cuda":
+        modes += ["graphed", "compiled+graphed"]
     torch.compiler.reset()  # the compiled functions of an agent of other sizes
     for mode in modes:
         agent, replay = make_agent(device, mode, **sizes)
@@ -130,12 +179,9 @@ def measure_update(name, sizes, device):
     rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
     flops = count_flops(agent)
     flops["whole"] = sum(flops.values())
-    print(
-        f"\n{name}: "
-        + ", ".join(f"{key} {value}" for key, value in sizes.items())
-        + f"; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s\n"
-        f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}"
-    )
+    shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    print(f"\n{name}: {shown}; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s")
+    print(f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}")
     for part, n in flops.items():
         eager, compiled = ms["eager", part], ms["compiled", part]
         print(
@@ -153,27 +199,26 @@ def measure_update(name, sizes, device):
 
 
 def growth(device):
-    """How the time of an eager update of laptop size grows with each size."""
+    """Print how the time of an eager update of laptop size grows with each size."""
     print("\nan eager update of laptop size, ms:")
-    for name, values in (
-        ("batch_size", (32, 64, 128, 256, 512)),
-        ("hidden_dim", (64, 128, 256, 512)),
-        ("horizon", (1, 3, 5, 10)),
-    ):
+    grown = {"batch_size": (32, 64, 128, 256, 512), "hidden_dim": (64, 128, 256, 512), "horizon": (1, 3, 5, 10)}
+    for name, values in grown.items():
         works = {}
         for value in values:
             agent, replay = make_agent(device, **SIZES["laptop"] | {name: value})
             works[value] = functools.partial(agent.update, replay, True, True)
-        print(f"  {name:12}" + "   ".join(f"{value}: {1e3 * seconds:.1f}" for value, seconds in fastest(works).items()))
+        times = [f"{value}: {1e3 * seconds:.1f}" for value, seconds in fastest(works).items()]
+        print(f"  {name:12}{'   '.join(times)}")
 
 
 def measure_env(env_id):
-    """{decision_ms, raw_ms}: a random decision, and its simulator steps alone."""
+    """{decision_ms, raw_ms}: milliseconds of a random decision, and of its simulator steps alone; the latter None
+    where there is no simulator."""
     import mujoco
 
     env = make_env(env_id, seed=1)
-    task, rng = env.unwrapped, np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (50, *env.action_space.shape)).astype(np.float32)
+    task = env.unwrapped
+    actions = np.random.default_rng(0).uniform(-1, 1, (50, *env.action_space.shape)).astype(np.float32)
     sim = getattr(task, "sim", task)  # the package's own environment inside some tasks
     substeps = getattr(task, "substeps", 0)  # mj_step calls a decision; the maze has none
     controls, best = [], {}
@@ -189,8 +234,11 @@ def measure_env(env_id):
             sim.data.ctrl[:], sim.data.mocap_pos[:] = control, mocap
             mujoco.mj_step(sim.model, sim.data, nstep=substeps)
 
+    works = [decide]
+    if substeps:
+        works.append(simulate)
     for _ in range(20):
-        for work in (decide, simulate) if substeps else (decide,):
+        for work in works:
             env.reset(seed=2)
             start = time.perf_counter()
             work()
@@ -200,20 +248,21 @@ def measure_env(env_id):
 
 
 def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball", num_envs=5):
-    """Environment steps a second of acting, updating and simulating in the order of rpg.py, beside the sum of the three
-    parts: where a GPU updates while the simulators step, the whole should take less than the sum. Episodes, logs and
-    checkpoints are left out."""
+    """Print the environment steps a second of acting, updating and simulating in the order of rpg.py, beside the sum of
+    the three parts: where a GPU updates while the simulators step, the whole should take less than the sum. Episodes,
+    logs and checkpoints are left out."""
     agent, replay = make_agent(device, mode, num_envs=num_envs, **SIZES[name])
-    z, sums = torch.randn(num_envs, agent.args.latent_dim, device=device), {}
-    outcome, actions = torch.zeros(num_envs, 4, device=device), np.zeros((num_envs, ACT_DIM), np.float32)
+    z = torch.randn(num_envs, agent.args.latent_dim, device=device)
+    sums = {}  # of the losses, as in rpg.py
+    zeros = np.zeros(num_envs)
+    actions = np.zeros((num_envs, ACT_DIM), np.float32)
     envs = make_vector_env(env_id, num_envs, seed=1)
     envs.reset(seed=1)
     host_obs = np.random.default_rng(0).standard_normal((num_envs, OBS_DIM), np.float32)
 
     def act():
         obs = torch.as_tensor(host_obs, device=device)
-        with torch.no_grad():
-            a, _ = agent.policy(agent.model.encoder(obs), z)
+        a = agent.act(obs, z)
         actions[:] = a.cpu().numpy()
         return obs, a
 
@@ -221,18 +270,25 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
         for key, value in agent.update(replay, due, due).items():
             sums[key] = sums.get(key, 0) + value
 
-    def both(step):  # of an update without and one with the policy
-        return lambda: (step(False), step(True))
-
     def update(due):
         launch(due)
-        torch.cuda.synchronize() if device.type == "cuda" else None
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     def all_of_it(due):
         obs, a = act()
         launch(due)
         envs.step(actions)
-        replay.add(obs, a, z, outcome)
+        replay.add(obs, a, z, reward=zeros, terminated=zeros, last=zeros, t=zeros)
+
+    def both(step):
+        """A step with an update without the policy, then one with it."""
+
+        def two_steps():
+            step(False)
+            step(True)
+
+        return two_steps
 
     for _ in range(rpg.GRAPH_WARMUP + 1):
         both(update)()
@@ -244,11 +300,10 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
     }
     ms = {part: 1e3 * seconds / 2 for part, seconds in fastest(works).items()}
     together = ms.pop("together")
+    parts = ", ".join(f"{part} {t:.2f}" for part, t in ms.items())
     print(
         f"  {num_envs:2} environments, {mode}: {1e3 * num_envs / together:6.0f} a second: a step of all takes "
-        f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: "
-        + ", ".join(f"{part} {t:.2f}" for part, t in ms.items())
-        + f" = {sum(ms.values()):.2f} ms"
+        f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: {parts} = {sum(ms.values()):.2f} ms"
     )
     envs.close()
 
@@ -256,10 +311,12 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
 class Busy(gym.Env):
     """A simulator that takes `cost` seconds of a core's time for a decision."""
 
-    observation_space, action_space = gym.spaces.Box(-1, 1, (OBS_DIM,)), gym.spaces.Box(-1, 1, (ACT_DIM,))
+    observation_space = gym.spaces.Box(-1, 1, (OBS_DIM,))
+    action_space = gym.spaces.Box(-1, 1, (ACT_DIM,))
 
     def __init__(self, cost):
-        self.cost, self.obs = cost, np.zeros(OBS_DIM, np.float32)
+        self.cost = cost
+        self.obs = np.zeros(OBS_DIM, np.float32)
 
     def reset(self, seed=None, options=None):
         return self.obs.copy(), {}
@@ -278,22 +335,20 @@ for env_id, cost in COSTS.items():
 
 
 def async_break_even(num_envs=5):
-    """From which cost of a decision on --async-envs is faster than one process; nothing else runs."""
+    """Print from which cost of a decision on --async-envs is faster than one process; nothing else runs."""
     print(f"\n{num_envs} environments stepped in one process and in workers (--async-envs), by the cost of a decision:")
     actions = np.zeros((num_envs, ACT_DIM), np.float32)
     for env_id, cost in COSTS.items():
         vectors = {
-            kind: make_vector_env(f"speed:{env_id}", num_envs, 1, kind == "workers")
-            for kind in ("one process", "workers")
+            "one process": make_vector_env(f"speed:{env_id}", num_envs, 1),
+            "workers": make_vector_env(f"speed:{env_id}", num_envs, 1, async_envs=True),
         }
         for envs in vectors.values():
             envs.reset(seed=1)
-        ms = fastest({kind: functools.partial(envs.step, actions) for kind, envs in vectors.items()})
-        print(
-            f"  {cost / 1e3:4} ms: "
-            + ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in ms.items())
-            + f": {ms['one process'] / ms['workers']:.2f} × as fast with workers"
-        )
+        seconds = fastest({kind: functools.partial(envs.step, actions) for kind, envs in vectors.items()})
+        times = ", ".join(f"{kind} {1e3 * t:6.2f} ms" for kind, t in seconds.items())
+        gain = seconds["one process"] / seconds["workers"]
+        print(f"  {cost / 1e3:4} ms: {times}: {gain:.2f} × as fast with workers")
         for envs in vectors.values():
             envs.close()
 
@@ -305,19 +360,24 @@ def memory(key):
 
 
 def full_replay(device):
-    """What a replay of full size takes, and a checkpoint with it. First of all, or memory is there already."""
+    """Print what a replay of full size takes, and a checkpoint with it. To be measured first, or memory is there
+    already."""
     agent, small = make_agent(device)
     for _ in range(2):
         agent.update(small, True, True)  # makes Adam's state
-    before, width = memory("VmRSS"), OBS_DIM + ACT_DIM + 12 + 4
-    replay, seconds = rpg.Replay(agent.args.buffer_size, 5, OBS_DIM, ACT_DIM, 12, device), []
-    replay.data.fill_(1), replay.filled.fill_(len(replay.data))
+    before = memory("VmRSS")
+    replay = rpg.Replay(agent.args.buffer_size, 5, OBS_DIM, ACT_DIM, agent.args.latent_dim, device)
+    replay.data.fill_(1)
+    replay.filled.fill_(len(replay.data))
+    width = replay.data.shape[-1]
     took = memory("VmRSS") - before
-    state = {"agent": agent.state_dict(), "adam": agent.adam.state_dict()["state"], "rng": [torch.get_rng_state()]}
+    seconds = []
     with tempfile.TemporaryDirectory(dir=".") as folder:  # where runs would be
         for _ in range(3):
             start = time.perf_counter()
-            rpg.write_checkpoint(Path(folder), state, replay)
+            optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers().items()}
+            state = {"agent": agent.state_dict(), "optimizers": optimizers, "replay": replay.state_dict()}
+            write_checkpoint(Path(folder), state)
             seconds.append(time.perf_counter() - start)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
     print(
@@ -327,43 +387,53 @@ def full_replay(device):
 
 
 def measure_envs():
-    """Prints the table of decisions; returns its entry of the JSON object."""
+    """Print the table of decisions; returns its entry of the JSON object, {environment: as `measure_env` returns}."""
     print(f"\n{'environment':28}{'decision ms':>12}{'raw ms':>9}{'÷':>7}{'a second':>10}")
     costs = {}
     for env_id in ("metaworld-basketball", "metaworld-stick-pull", *TASKS):
-        cost = costs[env_id] = measure_env(env_id)
-        decision, raw = cost["decision_ms"], cost["raw_ms"]
-        ratio = f"{raw:9.3f}{decision / raw:7.2f}" if raw else f"{'-':>9}{'':7}"
+        costs[env_id] = measure_env(env_id)
+        decision, raw = costs[env_id]["decision_ms"], costs[env_id]["raw_ms"]
+        ratio = f"{'-':>9}{'':7}"
+        if raw is not None:
+            ratio = f"{raw:9.3f}{decision / raw:7.2f}"
         print(f"{env_id:28}{decision:12.3f}{ratio}{1e3 / decision:10.0f}")
     return costs
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     for key, value in PAPER.items():
-        flag, help = f"--{key.replace('_', '-')}", f"measure only the update, of this size (else {value})"
-        parser.add_argument(flag, type=int, help=help)
+        flag = f"--{key.replace('_', '-')}"
+        parser.add_argument(flag, type=int, help=f"measure only the update, of this size (else {value})")
+    parser.error = refuse  # one line
     args = vars(parser.parse_args())
     given = {key: args[key] for key in PAPER if args[key] is not None}
-    if any(value < 1 for value in given.values()):
-        parser.error("sizes must be at least 1")
+    if args["num_threads"] < 1 or any(value < 1 for value in given.values()):
+        refuse("sizes and --num-threads must be at least 1")
+    torch.set_num_threads(args["num_threads"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{device}, {torch.get_num_threads()} threads")
     if device.type == "cpu":
         keep_freed_memory()
-    if not given:
+    if given:
+        result = {"given": measure_update("given", PAPER | given, device)}
+    else:
         full_replay(device)
-    sizes = {"given": PAPER | given} if given else SIZES
-    result = {name: measure_update(name, sizes[name], device) for name in sizes}
-    if not given:
+        result = {name: measure_update(name, sizes, device) for name, sizes in SIZES.items()}
         growth(device)
         print("\nenvironment steps a second at laptop sizes, metaworld-basketball:")
         for num_envs in (1, 2, 5, 10, 20):
             end_to_end(device, num_envs=num_envs)
-        for mode in ("eager", "compiled", "graphed", "compiled+graphed") if device.type == "cuda" else ():
-            end_to_end(device, mode, "paper")
+        if device.type == "cuda":
+            for mode in ("eager", "compiled", "graphed", "compiled+graphed"):
+                end_to_end(device, mode, "paper")
         async_break_even()
         result["envs"] = measure_envs()
     if args["json"]:
         print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
