@@ -1,6 +1,6 @@
 """What does the RND of a run of rpg_maze.py pay for the squares that it has visited, and for those it hasn't?
 
-    OMP_NUM_THREADS=1 python benchmark/maze_bonus.py runs/maze__*        # seconds; benchmark/results/maze_bonus.md
+    python benchmark/maze_bonus.py runs/maze__*        # seconds; writes benchmark/results/maze_bonus.md
 
 From a run's newest checkpoint: the bonus, in the error's standard deviations above its mean (without --rnd-normalize
 the error itself), averaged over each unit square; the share of pairs of an unvisited and a visited square in which the
@@ -8,7 +8,7 @@ unvisited one pays more, 1 where RND has forgotten nothing and 0.5 where it know
 its time, as the exponential of its visits' entropy: the number of squares that equal visits to each would need.
 """
 
-import json
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,44 +17,72 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from envs import MAZE_HALF, Maze, maze_observation  # noqa: E402
-from rpg_maze import RND, Args, read_checkpoint  # noqa: E402
+from envs import MAZE_HALF, Maze, load_args, maze_observation, read_checkpoint, refuse  # noqa: E402
+from rpg_maze import RND, Args  # noqa: E402
 
 POINTS = 10  # a side of each unit square
+SIDE = 10  # unit squares a side of the maze
+HEADER = "| curve | seed | step | coverage | bonus, unvisited | visited | unvisited pays more | as if squares |"
 
 
-@torch.no_grad()
+def square_bonus(rnd):
+    """(SIDE, SIDE): the mean bonus over POINTS × POINTS places in each unit square."""
+    along = (np.arange(SIDE * POINTS) + 0.5) / POINTS - MAZE_HALF
+    positions = np.stack(np.meshgrid(along, along, indexing="ij"), -1)  # (SIDE * POINTS, SIDE * POINTS, 2)
+    with torch.no_grad():
+        bonus = rnd.bonus(torch.as_tensor(maze_observation(positions)))
+    return bonus.view(SIDE, POINTS, SIDE, POINTS).mean((1, 3))
+
+
 def row(run_dir):
-    """(method, seed, the other cells of its row)."""
-    args = Args(**json.loads((run_dir / "args.json").read_text()))
-    state, _ = read_checkpoint(run_dir, "cpu")
+    """(method, seed, the other cells of its row). OSError or ValueError if it is no such run; other exceptions from
+    damaged files."""
+    args = load_args(run_dir, Args)
+    if args.rnd_coef == 0:
+        raise ValueError("a run without RND")
+    state = read_checkpoint(run_dir)
     rnd = RND(Maze.observation_space.shape[0], Maze.object_dim, args)
-    rnd.load_state_dict({key.removeprefix("rnd."): x for key, x in state["agent"].items() if key.startswith("rnd.")})
-    along = (np.arange(10 * POINTS) + 0.5) / POINTS - MAZE_HALF
-    obs = maze_observation(np.stack(np.meshgrid(along, along, indexing="ij"), -1))  # (100, 100, 4)
-    bonus = rnd.bonus(torch.as_tensor(obs)).view(10, POINTS, 10, POINTS).mean((1, 3))
-    visits = state["visits"].double()  # (10, 10)
+    weights = {key.removeprefix("rnd."): x for key, x in state["agent"].items() if key.startswith("rnd.")}
+    rnd.load_state_dict(weights)
+    bonus = square_bonus(rnd)
+    global_step, *_, visits, _ = state["progress"]
+    visits = visits.double()  # (SIDE, SIDE)
     visited = visits > 0
-    first = (bonus[~visited][:, None] > bonus[visited]).double().mean()
+    pays_more = (bonus[~visited][:, None] > bonus[visited]).double().mean()
     p = visits[visited] / visits.sum()
+    entropy = -(p * p.log()).sum()
     cells = (
-        f"{state['progress'][0]:,}",
+        f"{global_step:,}",
         f"{visited.double().mean():.2f}",
         f"{bonus[~visited].mean():.3g}",
         f"{bonus[visited].mean():.3g}",
-        f"{first:.2f}",
-        f"{(-p * p.log()).sum().exp():.0f}",
+        f"{pays_more:.2f}",
+        f"{entropy.exp():.0f}",
     )
     return args.exp_name, args.seed, cells
 
 
-if __name__ == "__main__":
-    runs = [path for path in map(Path, sys.argv[1:]) if (path / "checkpoint.pt").exists()]
-    if not runs:
-        sys.exit(
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="run_dir", help="runs of rpg_maze.py")
+    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.error = refuse  # one line
+    args = parser.parse_args()
+    torch.set_num_threads(max(args.num_threads, 1))
+    rows = []
+    for run_dir in args.run_dirs:
+        try:
+            rows.append(row(run_dir))
+        except Exception as error:  # whatever it is, there is no row for it
+            print(f"{run_dir} skipped: {type(error).__name__}: {error}")
+    if not rows:
+        refuse(
             "no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*"
         )
-    rows = "".join(f"| {method} | {seed} | {' | '.join(cells)} |\n" for method, seed, cells in sorted(map(row, runs)))
-    header = "| curve | seed | step | coverage | bonus, unvisited | visited | unvisited pays more | as if squares |"
-    (ROOT / "benchmark/results/maze_bonus.md").write_text(f"{header}\n{'|---' * 8}|\n{rows}")
-    print(rows, end="")
+    lines = [f"| {method} | {seed} | {' | '.join(cells)} |" for method, seed, cells in sorted(rows)]
+    (ROOT / "benchmark/results/maze_bonus.md").write_text("\n".join([HEADER, "|---" * 8 + "|", *lines]) + "\n")
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

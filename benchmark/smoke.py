@@ -1,7 +1,7 @@
 """Does rpg.py learn at all on every task? 3000 steps of each with small networks, then a look at its RND.
 
-    OMP_NUM_THREADS=1 python benchmark/smoke.py                       # all that have state observations: 3 minutes
-    OMP_NUM_THREADS=1 python benchmark/smoke.py maze block-push       # some; only printed
+    python benchmark/smoke.py                       # all with state observations: 3 minutes; benchmark/results/smoke.md
+    python benchmark/smoke.py maze block-push       # some; only printed
 
 A run that ends has finite losses: rpg.py stops at a nan. Its RND is compared with that of an untrained g on the states
 of its replay, `visited`, where error and bonus should fall, and on `unvisited` ones, where the bonus should stay high.
@@ -10,6 +10,7 @@ in the maze, of the cells that it has not entered. A bonus is in the error's sta
 they are at the end of the run, and clipped at 100.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -21,10 +22,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import envs  # noqa: E402
-from rpg import RND, Args  # noqa: E402
+import rpg  # noqa: E402
 
 FLAGS = "--total-timesteps 3000 --batch-size 64 --hidden-dim 64 --rnd-dim 128 --eval-frequency 0 --exp-name smoke"
-STATES = 256
+STATES = 256  # unvisited ones, at most
+NOTE = "Each cell: with an untrained g → with the run's. What was run and measured: `benchmark/smoke.py`.\n\n"
 PLACES = {  # id -> entries of the simulator's qpos, and their values in unvisited states
     "adroit-door": ([28], [1.2]),  # hinge, rad
     "adroit-hammer": ([26], [0.08]),  # the nail, which can be driven in by 0.09 m
@@ -42,65 +44,93 @@ PLACES = {  # id -> entries of the simulator's qpos, and their values in unvisit
 }
 
 
+def maze_cells(obs):
+    """The cell (...) of the maze, numbered, of observations (..., 4), whose last entries are the position in ±1."""
+    return np.floor((obs[..., -2:] + 1.0) / 2.0 * envs.MAZE_CELLS) @ (1, 10)
+
+
 def unvisited_states(env_id, visited):
-    """(STATES or less, O): each from a new episode of random length and actions; but for those entries as usual."""
-    env, rng, observations = envs.make_env(env_id, seed=1), np.random.default_rng(0), []
+    """(STATES or less, O) float32, each from a new episode of random length and actions, usual but for PLACES; in the
+    maze, of cells that none of the states `visited` (n, O) is in."""
+    rng = np.random.default_rng(0)
     if env_id == "maze":
         obs = envs.maze_observation(rng.uniform(-envs.MAZE_HALF, envs.MAZE_HALF, (STATES, 2)))
-        cells, entered = (np.floor((x[:, -2:] + 1.0) / 2.0 * envs.MAZE_CELLS) @ (1, 10) for x in (obs, visited.numpy()))
-        return torch.from_numpy(obs[~np.isin(cells, entered)])
+        return obs[~np.isin(maze_cells(obs), maze_cells(visited))]
+    env = envs.make_env(env_id, seed=1)
+    entries, values = PLACES[env_id]
+    observations = []
     for _ in range(STATES):
         env.reset()
         for _ in range(rng.integers(20)):
             env.step(env.action_space.sample())
-        entries, values = PLACES[env_id]
         env.unwrapped.data.qpos[entries] = values
-        observations.append(env.step(env.action_space.sample())[0])
-    return torch.from_numpy(np.stack(observations))
+        obs, *_ = env.step(env.action_space.sample())
+        observations.append(obs)
+    env.close()
+    return np.stack(observations)
 
 
 def novelty(run_dir):
-    """Means over states, each (untrained g, the run's g): error of visited, bonus of visited, bonus of unvisited."""
-    args = json.loads((run_dir / "args.json").read_text())
-    env = envs.make_env(args["env_id"])
-    obs_dim, object_dim = env.observation_space.shape[0], env.unwrapped.object_dim
-    visited = torch.load(run_dir / "buffer.pt", weights_only=True)["data"].flatten(0, 1)[:, :obs_dim]
-    unvisited = unvisited_states(args["env_id"], visited)
-    torch.manual_seed(args["seed"])
-    rnd, weights = RND(obs_dim, object_dim, Args(**args)), torch.load(run_dir / "model.pt", weights_only=True)
-    weights = {key[4:]: value for key, value in weights.items() if key.startswith("rnd.")}
-    trained = [key for key in weights if key.startswith("g.")]
-    means = []
-    for state in ({**weights, **{key: rnd.state_dict()[key].clone() for key in trained}}, weights):
-        rnd.load_state_dict(state)
+    """(untrained g, the run's g), each the means over states (error of visited, bonus of visited, bonus of unvisited);
+    the run's normaliser and fixed network in both."""
+    agent = rpg.load_policy(run_dir)
+    args = agent.args
+    env = envs.make_env(args.env_id)
+    obs_dim, object_dim, act_dim = envs.state_sizes(env)
+    env.close()
+    replay = rpg.Replay(args.buffer_size, args.num_envs, obs_dim, act_dim, rpg.latent_size(args), torch.device("cpu"))
+    replay.load_state_dict(envs.read_checkpoint(run_dir)["replay"])
+    visited = replay.in_order().obs.flatten(0, 1)  # (n, O)
+    unvisited = torch.from_numpy(unvisited_states(args.env_id, visited.numpy()))
+
+    def measure(rnd):
         with torch.no_grad():
-            means.append(
-                [
-                    f(obs).mean().item()
-                    for f, obs in ((rnd.error, visited), (rnd.bonus, visited), (rnd.bonus, unvisited))
-                ]
+            return (
+                rnd.error(visited).mean().item(),
+                rnd.bonus(visited).mean().item(),
+                rnd.bonus(unvisited).mean().item(),
             )
-    return zip(*means)
+
+    trained = measure(agent.rnd)
+    torch.manual_seed(args.seed)
+    agent.rnd.g.load_state_dict(rpg.RND(obs_dim, object_dim, args).g.state_dict())
+    return measure(agent.rnd), trained
+
+
+def row(env_id, num_threads):
+    """A row of the table: train on the environment, then look at the run's RND."""
+    command = [sys.executable, ROOT / "rpg.py", "--env-id", env_id, "--num-threads", str(num_threads), *FLAGS.split()]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        reason = (run.stderr.splitlines() or ["without a message"])[-1]
+        return f"| `{env_id}` | failed ({run.returncode}): {reason} | | | |"
+    summary = json.loads(run.stdout.splitlines()[-1])
+    (error_before, *before), (error, *after) = novelty(Path(summary["run_dir"]))
+    cells = [f"`{env_id}`", f"{summary['sps']:.0f}", f"{error_before:.3f} → {error:.4f}"]
+    for bonus_before, bonus in zip(before, after):
+        cells.append(f"{bonus_before:.1f} → {bonus:.1f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("env_ids", nargs="*", metavar="env_id", help=f"default: all of {', '.join(PLACES)}")
+    parser.add_argument("--num-threads", type=int, default=1, help="of each run (default: 1)")
+    parser.error = envs.refuse  # one line
+    args = parser.parse_args()
+    for env_id in args.env_ids:
+        if env_id not in PLACES:
+            envs.refuse(f"{env_id}: known are {', '.join(PLACES)}")
+    if args.num_threads < 1:
+        envs.refuse("--num-threads must be at least 1")
+    torch.set_num_threads(args.num_threads)
     lines = ["| id | steps/s | visited: error | visited: bonus | unvisited: bonus |", "|---|---|---|---|---|"]
     print(*lines, sep="\n")
-    for env_id in sys.argv[1:] or PLACES:
-        command = [sys.executable, ROOT / "rpg.py", "--env-id", env_id, *FLAGS.split()]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode != 0:
-            reason = (run.stderr.splitlines() or ["without a message"])[-1]
-            lines.append(f"| `{env_id}` | failed ({run.returncode}): {reason} | | | |")
-        else:
-            summary = json.loads(run.stdout.splitlines()[-1])
-            error, *bonuses = novelty(Path(summary["run_dir"]))
-            cells = ["{:.3f} → {:.4f}".format(*error), *("{:.1f} → {:.1f}".format(*bonus) for bonus in bonuses)]
-            lines.append(" | ".join((f"| `{env_id}`", f"{summary['sps']:.0f}", *cells)) + " |")
+    for env_id in args.env_ids or PLACES:
+        lines.append(row(env_id, args.num_threads))
         print(lines[-1], flush=True)
-    if not sys.argv[1:]:
-        note = "Each cell: with an untrained g → with the run's. What was run and measured: `benchmark/smoke.py`.\n\n"
-        (ROOT / "benchmark/results/smoke.md").write_text(note + "\n".join(lines) + "\n")
+    if not args.env_ids:
+        (ROOT / "benchmark/results/smoke.md").write_text(NOTE + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
