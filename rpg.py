@@ -6,7 +6,7 @@
 #     "mujoco==3.3.0",
 #     "metaworld==3.1.1",
 #     "gymnasium-robotics==1.4.2",
-#     "imageio-ffmpeg>=0.5",
+#     "imageio-ffmpeg>=0.6",
 #     "tyro>=1.0,<2",
 #     "tensorboard>=2.16",
 # ]
@@ -904,6 +904,7 @@ if __name__ == "__main__":
         if eval_due and global_step not in [row[0] for row in read_summaries(run_dir / "eval.csv")]:
             summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)  # a kill came before it
             log_evaluation(run_dir, writer, progress, global_step, summaries)
+            over = stop.requested
         while not over:
             if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one
                 obs, _ = envs.reset(seed=derive_seeds(args.num_envs, args.seed, global_step))
@@ -979,6 +980,11 @@ if __name__ == "__main__":
             if eval_due and not stop.requested:
                 summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)
                 log_evaluation(run_dir, writer, progress, global_step, summaries)
+                if stop.requested:  # in the middle of it: the resumed run will make it up
+                    over = True
+                    if not checkpoint_due:
+                        writer.flush()
+                        save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, eval_due))
         envs.close()
         eval_env.close()
         writer.close()
