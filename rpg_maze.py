@@ -6,7 +6,7 @@
 #     "mujoco==3.3.0",
 #     "metaworld==3.1.1",
 #     "gymnasium-robotics==1.4.2",
-#     "imageio-ffmpeg>=0.5",
+#     "imageio-ffmpeg>=0.6",
 #     "tyro>=1.0,<2",
 #     "tensorboard>=2.16",
 #     "matplotlib>=3.8",
