@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# The runs behind benchmark/results/laptop.csv: laptop settings, one thread each, two at a time on two cores; 60 000 steps
-# take 12 to 20 minutes. Then:
+# The runs behind benchmark/results/laptop.csv: laptop settings, one thread each (--num-threads, the default), two at a
+# time on two cores; 60 000 steps take 12 to 20 minutes. Then:
 #   python benchmark/collect.py benchmark/results/laptop.csv runs/*
 #   python benchmark/plot.py benchmark/results/laptop.csv benchmark/results/laptop.png
-export OMP_NUM_THREADS=1
 laptop="--num-envs 2 --batch-size 64 --hidden-dim 128 --eval-frequency 10000 --checkpoint-frequency 20000"
 run() { echo "--env-id metaworld-$1 --total-timesteps $2 --seed $3 $laptop --exp-name $4"; }
 for job in "button-press-topdown 60000" "button-press-topdown-wall 100000"; do

@@ -3,7 +3,6 @@
 # Those first that matter most. (In benchmark/results/maze.csv the ablations have four seeds, with --total-timesteps
 # 100000.) Then:
 #   python benchmark/maze.py runs/maze__*                 # adds the runs to maze.csv and draws maze.png
-export OMP_NUM_THREADS=1
 {
 for seed in 1 2 3 4 5; do
   echo "--exp-name ours --seed $seed"

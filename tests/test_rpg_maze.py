@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import imageio
@@ -249,12 +248,6 @@ def test_states_are_drawn_with_their_own_z():
     assert set(newest[:, 0].tolist()) == {*range(26, 30), *range(126, 130)}
 
 
-@pytest.fixture
-def benchmark_path(monkeypatch):
-    """The scripts of benchmark/ can be imported."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmark"))
-
-
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A run of 3000 steps: (directory above runs/, run directory, summary)."""
@@ -411,69 +404,3 @@ def test_bad_input_as_typed(tmp_path):
         code, out, err = run(tmp_path, *flags.split())
         assert code == 2 and names in err and len(err.splitlines()) == 1 and not out
     assert not list(tmp_path.iterdir())
-
-
-def test_results_hold_one_run_under_each_name(tmp_path, benchmark_path):
-    """Steps rise and coverage never falls in the committed curves; two runs mixed under one name are refused."""
-    from maze import RESULTS, read
-
-    for curve in read(RESULTS / "maze.csv", "method", "seed").values():
-        assert (np.diff(np.array(curve), axis=0) >= [[1, 0]]).all()
-    (tmp_path / "mixed.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nours,1,5000,0.3\n")
-    with pytest.raises(SystemExit, match="two runs"):
-        read(tmp_path / "mixed.csv", "method", "seed")
-
-
-def test_order_compares_means_at_the_last_common_step(capsys, benchmark_path):
-    from maze import PANELS, order
-
-    flat = {
-        (title.split(":")[0][-1], name): [(0.0, 0.0), (240e3, 0.5)]
-        for title, methods in PANELS.items()
-        for name in methods.values()
-        if name
-    }
-    paper = flat | {("A", "latent=None"): [(0.0, 0.0), (240e3, 0.38)]}  # behind two curves of its panel, by 0.12
-    ours = {
-        ("ours", "1"): [(5.0, 0.2), (10.0, 0.9)],
-        ("none", "1"): [(5.0, 0.5), (10.0, 0.5)],
-        ("none", "2"): [(5.0, 0.1)],
-    }  # the last common step is 5, where none's mean is 0.3
-    order(ours, paper)
-    _, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert rows == [
-        "| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |",
-        "",
-        "0 of 1 in the paper's order",
-    ]
-    paper = flat | {("D", "No buffer"): [(0.0, 0.0), (240e3, 0.38)]}
-    order(ours | {("small-buffer", "1"): [(5.0, 0.1)], ("no-buffer", "1"): [(5.0, 0.3)]}, paper)
-    _, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:2]] == [
-        ("| ours > small-buffer", "yes |"),
-        ("| ours > no-buffer", "no |"),
-    ]
-    assert rows[-1] == "1 of 2 in the paper's order"
-
-
-def test_maze_bonus_by_loops(learned, benchmark_path):
-    """The cells of benchmark/maze_bonus.py, from the checkpoint square by square."""
-    from maze_bonus import row
-
-    _, run_dir, summary = learned
-    agent = torch.load(run_dir / "model.pt", weights_only=True)
-    visits = np.load(run_dir / "maze.npz")["visits"]
-    rnd = maze.RND(4, 2, maze.Args(rnd_dim=32))
-    rnd.load_state_dict({key[4:]: x for key, x in agent.items() if key[:4] == "rnd."})
-    bonus = {}
-    for x, y in np.ndindex(10, 10):
-        points = [(x + (i + 0.5) / 10 - 5, y + (j + 0.5) / 10 - 5) for i in range(10) for j in range(10)]
-        with torch.no_grad():
-            bonus[x, y] = float(rnd.bonus(torch.tensor([[p / 100, q / 100, p / 5, q / 5] for p, q in points])).mean())
-    old, new = ([bonus[xy] for xy in bonus if (visits[xy] > 0) == seen] for seen in (True, False))
-    shares = [n / visits.sum() for n in visits.flat if n]
-    method, seed, cells = row(run_dir)
-    assert (method, seed) == ("rpg_maze", 1) and cells[:2] == ("3,000", f"{summary['coverage']:.2f}")
-    np.testing.assert_allclose([float(cell) for cell in cells[2:4]], (np.mean(new), np.mean(old)), rtol=0.01)
-    assert cells[4] == f"{np.mean([b > a for a in old for b in new]):.2f}"
-    assert cells[5] == f"{np.exp(-sum(p * np.log(p) for p in shares)):.0f}"

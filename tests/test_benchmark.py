@@ -1,0 +1,513 @@
+"""benchmark/: curves of runs that are written here, pictures of what z does, the maze's tables; no training."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+
+import imageio
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_script
+from torch.utils.tensorboard import SummaryWriter
+
+import envs
+import rpg
+import rpg_maze
+
+sys.path.insert(0, str(ROOT / "benchmark"))
+import collect  # noqa: E402
+import maze  # noqa: E402
+import maze_bonus  # noqa: E402
+import modes  # noqa: E402
+import plot  # noqa: E402
+import smoke  # noqa: E402
+import soak  # noqa: E402
+
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmark").glob("*.py"))
+
+
+def write_run(run_dir, points, **changes):
+    """The directory of a run with `points` [(step, {key: value})] under charts/ and rpg.py's args.json."""
+    run_dir.mkdir(parents=True)
+    args = {"env_id": "some-env", "env_options": [], "exp_name": "rpg", "seed": 1, **changes}
+    (run_dir / "args.json").write_text(json.dumps(args))
+    with SummaryWriter(run_dir) as writer:
+        for step, values in points:
+            for key, value in values.items():
+                writer.add_scalar(f"charts/{key}", value, step)
+    return run_dir
+
+
+def episodes(n=3, length=400, success=None, together=1):
+    """Points of n·together episodes of rising return: `together` end at each point, which holds their mean."""
+    points = []
+    for i in range(n):
+        values = {"episodic_return": float(i), "episodic_length": length}
+        if success is not None:
+            values |= {"success_final": success, "success_any": 1.0}
+        points.append(((i + 1) * length * together, values))
+    return points
+
+
+def read_rows(table):
+    with open(table, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- collect.py, plot.py
+
+
+def test_any_users_runs_are_collected_and_drawn(tmp_path):
+    """Whatever lies under runs/ is collected, or skipped with a line that says why; the picture shows the rest."""
+    runs = tmp_path / "runs"
+    write_run(runs / "a", episodes(success=1.0), exp_name="rpg", seed=1)
+    write_run(runs / "b", episodes(success=0.0), exp_name="_odd, $name_ §", seed=-2)
+    write_run(runs / "c $x' y", episodes(), env_id="Without-Success-v0", exp_name="rpg")
+    write_run(runs / "d", episodes(success=0.5), env_id="metaworld-basketball", env_options=["fixed-ball"])
+    write_run(runs / "no-episode", [])
+    write_run(runs / "maze", episodes())
+    np.savez(runs / "maze" / "maze.npz", coverage=np.zeros((1, 2)))
+    write_run(runs / "bandit", episodes())
+    (runs / "bandit" / "bandit.png").touch()
+    write_run(runs / "foreign", episodes())
+    (runs / "foreign" / "args.json").write_text("[1]")
+    (runs / "empty").mkdir()
+    (runs / "file").touch()
+    arguments = [*sorted(runs.iterdir()), runs / "nowhere"]
+    code, out, err = run_script(tmp_path, "benchmark/collect.py", "a table.csv", *arguments)
+    assert code == 0 and not err, err
+    skipped = dict(line.split(" skipped: ") for line in out.splitlines()[:-1])
+    assert {name.rpartition("/")[2]: reason.split(":")[0] for name, reason in skipped.items()} == {
+        "no-episode": "no episode has ended yet",
+        "maze": "a run of rpg_maze.py, which benchmark/maze.py draws",
+        "bandit": "a run of rpg_bandit.py, whose result is its bandit.png",
+        "foreign": "not a run of rpg.py",
+        "empty": "not the directory of a run",
+        "file": "not a directory",
+        "nowhere": "no such directory",
+    }
+    rows = read_rows(tmp_path / "a table.csv")
+    names = {(row["env_id"], row["options"], row["method"], row["seed"]) for row in rows}
+    assert names == {
+        ("some-env", "", "rpg", "1"),
+        ("some-env", "", "_odd, $name_ §", "-2"),
+        ("Without-Success-v0", "", "rpg", "1"),
+        ("metaworld-basketball", "fixed-ball", "rpg", "1"),
+    }
+    assert {row["success_final"] for row in rows if row["env_id"] == "Without-Success-v0"} == {""}
+    code, out, err = run_script(tmp_path, "benchmark/plot.py", "a table.csv")
+    assert code == 0 and not err and out == "a table.png: 3 environments\n", err
+    picture = imageio.v3.imread(tmp_path / "a table.png")
+    assert picture.shape[1] > 1500 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
+
+
+@pytest.mark.parametrize("together", [1, 5])
+def test_mean_over_the_last_fifty_episodes(tmp_path, together):
+    """By loops; a point that stands for five episodes that end together counts five."""
+    length = 100
+    points = episodes(400 // together, length, together=together)
+    rows = collect.curve(write_run(tmp_path / "run", points))
+    assert [row[0] for row in rows] == list(range(1000, 40_001, 1000))
+    for step, success_final, success_any, episodic_return in rows:
+        returns = []
+        for end, values in points:
+            if end <= step:
+                returns += [values["episodic_return"]] * together
+        assert episodic_return == pytest.approx(np.mean(returns[-50:]), abs=1e-4), step
+        assert success_final == success_any == ""
+
+
+def test_rows_begin_with_the_first_episode(tmp_path):
+    rows = collect.curve(write_run(tmp_path / "run", episodes(2, 2600, success=1.0)))
+    assert rows == [[3000, 1.0, 1.0, 0.0], [4000, 1.0, 1.0, 0.0], [5000, 1.0, 1.0, 0.0], [6000, 1.0, 1.0, 0.5]]
+
+
+def test_a_run_replaces_its_own_rows_only(tmp_path):
+    first = write_run(tmp_path / "first", episodes(3), seed=1)
+    again = write_run(tmp_path / "again", episodes(6), seed=1)
+    other = write_run(tmp_path / "other", episodes(3), seed=2)
+    for arguments in ([first, other], [again]):
+        code, _, err = run_script(tmp_path, "benchmark/collect.py", "t.csv", *arguments)
+        assert code == 0, err
+    steps = [(row["seed"], row["step"]) for row in read_rows(tmp_path / "t.csv")]
+    assert sorted(steps) == [("1", "1000"), ("1", "2000"), ("1", "3000"), ("2", "1000"), ("2", "2000")]
+    code, out, _ = run_script(tmp_path, "benchmark/collect.py", "u.csv", first, again)
+    assert f"{first} is replaced by {again}" in out and len(read_rows(tmp_path / "u.csv")) == 3
+
+
+def test_committed_tables_are_read_and_written_alike(tmp_path):
+    for name in ("laptop.csv", "laptop_5envs.csv"):
+        table = ROOT / "benchmark/results" / name
+        collect.write_table(tmp_path / name, collect.read_table(table))
+        assert (tmp_path / name).read_bytes() == table.read_bytes()
+
+
+def test_one_legend_in_one_order():
+    """Known methods first, each once, in one colour in all panels; the paper's curves where it has some."""
+    seed = {"1": {1000: 0.0, 2000: 1.0}}
+    curves = {
+        ("metaworld-basketball", ""): {"zeta": seed, "mbsac": seed, "rpg": {**seed, "2": {1000: 0.5}}},
+        ("other", ""): {"rpg": seed, "$alpha": seed},
+        ("third", "an-option"): {"_beta": seed, "zeta": seed},
+    }
+    figure = plot.draw(curves, {("third", "an-option")}, plot.read(plot.PAPER)[0])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "RPG (1 to 2 seeds)",
+        "no latent (MBSAC) (1 seed)",
+        r"\$alpha (1 seed)",
+        " _beta (1 seed)",
+        "zeta (1 seed)",
+        "paper, RPG",
+        "paper, no latent (MBSAC)",
+    ]
+    panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert list(panels) == ["metaworld-basketball", "other", "third an-option"]
+    assert not any(axis.get_legend() for axis in figure.axes)
+    dashed = {title: [line for line in axis.lines if line.get_linestyle() == "--"] for title, axis in panels.items()}
+    assert [len(lines) for lines in dashed.values()] == [2, 0, 0]
+    assert "success" in panels["other"].get_ylabel() and "return" in panels["third an-option"].get_ylabel()
+    colours = {
+        title: {line.get_color() for line in axis.lines if line.get_linewidth() == 2} for title, axis in panels.items()
+    }
+    assert len(set.union(*colours.values())) == 5
+    assert len(colours["metaworld-basketball"] & colours["third an-option"]) == 1  # zeta
+    many = plot.looks([f"method {i}" for i in range(20)])
+    assert len(set(many.values())) == 20
+    plot.plt.close("all")
+
+
+def test_mean_where_all_seeds_have_a_value():
+    steps, mean = plot.mean_curve({"1": {2000: 1.0, 3000: 2.0, 4000: 3.0}, "2": {1000: 5.0, 2000: 2.0, 3000: 4.0}})
+    assert steps.tolist() == [2000, 3000] and mean.tolist() == [1.5, 3.0]
+
+
+# --- wrong input: one line, exit code 2
+
+
+@pytest.mark.parametrize(
+    "script, arguments, says",
+    [
+        ("collect.py", [], "required"),
+        ("collect.py", ["t.csv"], "run_dir"),
+        ("collect.py", ["runs", "runs/a"], "the first argument is the CSV"),
+        ("collect.py", ["t.csv", "nowhere"], "none of these"),
+        ("collect.py", ["nowhere/t.csv", "runs/a"], "No such file"),
+        ("collect.py", ["foreign.csv", "runs/a"], "not a CSV of collect.py"),
+        ("collect.py", ["t.csv", "runs/a", "--bad"], "--bad"),
+        ("plot.py", [], "required"),
+        ("plot.py", ["nowhere.csv"], "No such file"),
+        ("plot.py", ["empty.csv"], "no curves"),
+        ("plot.py", ["header.csv"], "no curves"),
+        ("plot.py", ["foreign.csv"], "no column"),
+        ("plot.py", ["words.csv"], "could not convert"),
+        ("plot.py", ["runs"], "Is a directory"),
+        ("plot.py", ["good.csv", "nowhere/p.png"], "No such file"),
+        ("plot.py", ["good.csv", "p.txt"], "not supported"),
+        ("modes.py", [], "required"),
+        ("modes.py", ["nowhere"], "not the directory of a run"),
+        ("modes.py", ["runs/a"], "no model.pt"),
+        ("modes.py", ["runs/maze"], "its maze.png shows what z does"),
+        ("modes.py", ["runs/a", "--num-z", "0"], "--num-z"),
+        ("modes.py", ["runs/a", "--num-z", "many"], "--num-z"),
+        ("maze.py", ["--bad"], "--bad"),
+        ("maze.py", ["--beside"], "--beside"),
+        ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
+        ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
+        ("smoke.py", ["no-such-env"], "known are"),
+        ("speed.py", ["--batch-size", "0"], "at least 1"),
+        ("torture.py", ["--kills", "0"], "--kills"),
+        ("fuzz.py", ["--cases", "x"], "--cases"),
+        ("soak.py", ["--env-id", "maze"], "the CSV"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path, script, arguments, says):
+    write_run(tmp_path / "runs/a", episodes())
+    write_run(tmp_path / "runs/maze", episodes())
+    (tmp_path / "runs/maze/maze.npz").touch()
+    header = ",".join(collect.HEADER) + "\n"
+    for name, content in (
+        ("empty.csv", ""),
+        ("header.csv", header),
+        ("good.csv", header + "e,,m,1,1000,0.5,,1.0\n"),
+        ("words.csv", header + "e,,m,1,1000,half,,1.0\n"),
+        ("foreign.csv", "a,b\n1,2\n"),
+    ):
+        (tmp_path / name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = run_script(tmp_path, f"benchmark/{script}", *arguments)
+    assert code == 2 and says in err and len(err.splitlines()) == 1, err
+    assert err.startswith(f"{script}: error: ") and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(tmp_path, script):
+    code, out, err = run_script(tmp_path, f"benchmark/{script}", "--help")
+    assert code == 0 and not err and f"python benchmark/{script}" in out
+    assert "OMP_NUM_THREADS" not in (ROOT / "benchmark" / script).read_text()
+
+
+# --- modes.py
+
+
+def make_agent(run_dir, **changes):
+    """The directory of an untrained agent on toy_envs:Toy-v0, at step 60, with a replay of three episodes of ten steps
+    in each of two environments; (agent, replay). `changes`: of rpg.py's flags."""
+    args = rpg.Args(
+        env_id="toy_envs:Toy-v0",
+        num_envs=2,
+        buffer_size=1000,
+        hidden_dim=8,
+        state_dim=4,
+        rnd_dim=8,
+        latent_dim=3,
+        num_frequencies=2,
+    )
+    args = dataclasses.replace(args, **changes)
+    torch.manual_seed(0)
+    latent_dim = rpg.latent_size(args)
+    agent = rpg.Agent(2, 1, 1, latent_dim, args, torch.device("cpu"))
+    replay = rpg.Replay(args.buffer_size, 2, 2, 1, latent_dim, torch.device("cpu"))
+    zeros = np.zeros(2)
+    for row in range(3 * 11):
+        t = row % 11
+        obs = torch.tensor([[row / 100, 0.1], [-row / 100, 0.2]])
+        replay.add(
+            obs, torch.zeros(2, 1), torch.zeros(2, latent_dim), zeros, zeros, last=zeros + (t == 10), t=zeros + t
+        )
+    run_dir.mkdir(parents=True)
+    (run_dir / "args.json").write_text(json.dumps(vars(args)))
+    rpg.save(run_dir, agent, replay, obs.numpy(), torch.zeros(2, latent_dim), zeros + 11, (60, 0, 6, [], False))
+    return agent, replay
+
+
+@pytest.mark.parametrize("latent, names", [("gaussian", "z 1"), ("categorical", "category 0"), ("none", "episode 1")])
+def test_modes(tmp_path, latent, names):
+    """Picture, video and a line for each z."""
+    run_dir = tmp_path / "a $run"
+    make_agent(run_dir, latent=latent)
+    code, out, err = run_script(tmp_path, "benchmark/modes.py", run_dir, "--num-z", 5)
+    assert code == 0 and not err, err
+    lines = out.splitlines()
+    assert lines[:2] == [str(run_dir / "modes.png"), str(run_dir / "modes.mp4")]
+    assert len(lines) == 2 + (3 if latent == "categorical" else 5) and lines[2].startswith(f"{names}: episodic_return ")
+    assert "episodic_length 20, success_final" in lines[2]
+    picture = imageio.v3.imread(run_dir / "modes.png")
+    assert picture.shape[0] > 600 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
+    assert sum(1 for _ in imageio.get_reader(run_dir / "modes.mp4")) == 21
+
+
+def test_modes_without_renderer_or_checkpoint(tmp_path):
+    make_agent(tmp_path / "run", env_id="toy_envs:Toy-v0")
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"damaged")
+    before = "import toy_envs\ntoy_envs.Toy.metadata = {'render_modes': []}"
+    (tmp_path / "out").mkdir()
+    code, out, err = run_script(tmp_path, "benchmark/modes.py", "run", "--num-z", 2, "--out", "out", before=before)
+    assert code == 0 and not err, err
+    first, second, *_ = out.splitlines()
+    assert first.startswith("no video: ") and second.startswith("states visited in training are left out: ")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["modes.png"]
+
+
+def test_one_start_state_and_one_z_a_path(tmp_path):
+    """Each episode is what the policy does by hand; the same z twice is the same path."""
+    agent, _ = make_agent(tmp_path / "run")
+    env = envs.make_env("toy_envs:Toy-v0", 0)
+    obs, _ = env.reset(seed=5)
+    z, _ = modes.choose_z(agent, obs, 4, seed=1)
+    again, _ = modes.choose_z(agent, obs, 4, seed=1)
+    assert torch.equal(z, again) and len(set(z[:, 0].tolist())) == 4
+    paths = [modes.play(agent, env, 5, one, True, False, 1) for one in (z[0], z[1], z[0])]
+    assert np.array_equal(paths[0].obs, paths[2].obs) and not np.array_equal(paths[0].obs, paths[1].obs)
+    assert paths[0].obs.shape == (21, 2) and np.array_equal(paths[0].obs[0], obs)
+    env.reset(seed=5)
+    for expected in paths[1].obs[1:]:
+        obs, *_ = env.step(agent.act(obs, z[1], greedy=True).numpy())
+        np.testing.assert_array_equal(obs, expected)
+
+
+def test_an_episode_that_does_not_end_is_left(tmp_path, monkeypatch):
+    agent, _ = make_agent(tmp_path / "run")
+    monkeypatch.setattr(modes, "DECISIONS", 7)
+    episode = modes.play(agent, envs.make_env("toy_envs:Toy-v0", 0), 5, torch.zeros(3), True, False, 1)
+    assert episode.obs.shape == (8, 2) and episode.summary["episodic_length"] == 7
+    assert math.isnan(episode.summary["episodic_return"])
+
+
+def test_visited_states_and_when(tmp_path, monkeypatch):
+    """The whole replay, oldest first, with the environment step of each, which ends at the run's."""
+    agent, replay = make_agent(tmp_path / "run")
+    env = envs.make_env("toy_envs:Toy-v0", 0)
+    obs, t, step = modes.read_visits(rpg, tmp_path / "run", agent, env)
+    assert obs.shape == (2 * 34, 2) and np.allclose(obs[0::2, 0], [*(np.arange(33) / 100), 0.32])
+    expected = []
+    for row in range(34):  # 30 rows in which both environments act; `save` adds the final observations
+        expected += [2 * (row - row // 11)] * 2 if row < 33 else [60, 60]
+    assert step.tolist() == expected and t[:22:2].tolist() == list(range(11))
+    monkeypatch.setattr(modes, "POINTS", 20)
+    fewer, *_ = modes.read_visits(rpg, tmp_path / "run", agent, env)
+    assert 10 <= len(fewer) <= 20
+
+
+@pytest.mark.parametrize("env_id", [*envs.TASKS, "metaworld-basketball"])
+def test_panels_show_what_they_say(env_id):
+    """Every axis of our environments is an entry that the observation has; places in metres lie in the arena."""
+    if env_id == "block-push-pixels":
+        return
+    env = envs.make_env(env_id, 1)
+    obs, _ = env.reset(seed=1)
+    states = [obs]
+    for _ in range(5):
+        states.append(env.step(env.action_space.sample())[0])
+    states = np.stack(states)
+    panels = modes.panels_of(env_id, env.unwrapped.object_dim, states)
+    assert panels and not any("principal" in panel.labels[0] for panel in panels)
+    for panel in panels:
+        places = panel.place(states, np.arange(6))
+        assert places.shape == (6, 2) and np.isfinite(places).all()
+        if "x, m" in panel.labels[0]:
+            assert np.abs(places).max() < 20
+    if env_id == "block-push":
+        first, second, pusher = (panel.place(states, None)[0] for panel in panels)
+        np.testing.assert_allclose([first, second, pusher], [*envs.BLOCK_STARTS, envs.PUSHER_START], atol=1e-6)
+    if env_id == "metaworld-basketball":
+        hand = env.unwrapped.sim.data.body("hand").xpos
+        np.testing.assert_allclose(panels[0].place(states, None)[-1], hand[:2], atol=1e-5)
+        np.testing.assert_allclose(panels[1].place(states, None)[-1], hand[1:], atol=1e-5)
+    if env_id == "cheetah-back":
+        np.testing.assert_allclose(
+            panels[0].place(states, np.arange(6))[-1], [5, env.unwrapped.data.qpos[0]], rtol=1e-5
+        )
+    env.close()
+
+
+def test_panels_of_other_environments():
+    rng = np.random.default_rng(0)
+    line = rng.standard_normal(200)
+    obs = np.stack([line, 5 * line, np.full(200, 3.0), 0.01 * rng.standard_normal(200)], -1).astype(np.float32)
+    (panel,) = modes.panels_of("Other-v0", 0, obs)
+    places = panel.place(obs, None)
+    assert abs(np.corrcoef(places[:, 0], line)[0, 1]) > 0.99
+    variances = np.linalg.eigvalsh(np.corrcoef(obs[:, [0, 1, 3]].T))  # without the entry that never changes
+    assert f"({variances[-1] / 3:.0%} of variance)" in panel.labels[0]
+    np.testing.assert_allclose(places.var(0), variances[:0:-1], rtol=1e-4)
+    (panel,) = modes.panels_of("Other-v0", 2, obs)
+    np.testing.assert_array_equal(panel.place(obs, None), obs[:, 2:])
+    (panel,) = modes.panels_of("Other-v0", 1, obs)
+    np.testing.assert_array_equal(panel.place(obs, np.arange(200))[:, 0], np.arange(200))
+
+
+def test_frames_shrink_by_means():
+    frame = np.zeros((400, 330, 3), np.uint8)
+    frame[:3, :3] = 90
+    small = modes.shrink(frame)
+    assert small.shape == (133, 110, 3) and (small[0, 0] == 90).all() and (small[1:] == 0).all()
+    assert modes.shrink(frame[:160, :160]).shape == (160, 160, 3)
+
+
+# --- the maze's tables
+
+
+def test_results_hold_one_run_under_each_name(tmp_path):
+    """Steps rise and coverage never falls in the committed curves; two runs mixed under one name are refused."""
+    for curve in maze.read(maze.RESULTS / "maze.csv", "method", "seed").values():
+        assert (np.diff(np.array(curve), axis=0) >= [[1, 0]]).all()
+    (tmp_path / "mixed.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nours,1,5000,0.3\n")
+    with pytest.raises(SystemExit, match="two runs"):
+        maze.read(tmp_path / "mixed.csv", "method", "seed")
+
+
+def test_order_compares_means_at_the_last_common_step(capsys):
+    flat = {
+        (maze.panel_letter(title), name): [(0.0, 0.0), (240e3, 0.5)]
+        for title, methods in maze.PANELS.items()
+        for name in methods.values()
+        if name
+    }
+    paper = flat | {("A", "latent=None"): [(0.0, 0.0), (240e3, 0.38)]}  # behind two curves of its panel, by 0.12
+    ours = {
+        ("ours", "1"): [(5.0, 0.2), (10.0, 0.9)],
+        ("none", "1"): [(5.0, 0.5), (10.0, 0.5)],
+        ("none", "2"): [(5.0, 0.1)],
+    }  # the last common step is 5, where none's mean is 0.3
+    maze.order(ours, paper)
+    _, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert rows == [
+        "| ours > none | 0.50 > 0.38 | 0.20, 0.30 (1, 2 seeds) | 5 | no |",
+        "",
+        "0 of 1 in the paper's order",
+    ]
+    paper = flat | {("D", "No buffer"): [(0.0, 0.0), (240e3, 0.38)]}
+    maze.order(ours | {("small-buffer", "1"): [(5.0, 0.1)], ("no-buffer", "1"): [(5.0, 0.3)]}, paper)
+    _, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:2]] == [
+        ("| ours > small-buffer", "yes |"),
+        ("| ours > no-buffer", "no |"),
+    ]
+    assert rows[-1] == "1 of 2 in the paper's order"
+
+
+def test_collected_mazes(tmp_path, monkeypatch, capsys):
+    """Coverage at every 5000th step; what is no run is skipped with a line; others' rows stay."""
+    monkeypatch.setattr(maze, "RESULTS", tmp_path)
+    (tmp_path / "maze.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nnone,2,5000,0.1\n")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "args.json").write_text(json.dumps({"exp_name": "ours", "seed": 1}))
+    np.savez(run_dir / "maze.npz", coverage=[[0, 0.0], [4000, 0.4], [8000, 0.8], [11_000, 0.8]])
+    maze.collect([run_dir, tmp_path])
+    assert f"{tmp_path} skipped: " in capsys.readouterr().out
+    curves = maze.read(tmp_path / "maze.csv", "method", "seed")
+    assert dict(curves) == {("none", "2"): [(5000, 0.1)], ("ours", "1"): [(5000, 0.5), (10_000, 0.8)]}
+
+
+def test_maze_bonus_by_loops(tmp_path):
+    """The cells of benchmark/maze_bonus.py, from a checkpoint square by square."""
+    torch.manual_seed(0)
+    args = rpg_maze.Args(rnd_dim=32)
+    rnd = rpg_maze.RND(4, 2, args)
+    for _ in range(rpg_maze.RND_WARMUP + 5):
+        rnd.update_normalizer(rnd.error(torch.rand(64, 4)).detach())
+    visits = torch.arange(100).view(10, 10) // 7 % 3
+    state = {"agent": {f"rnd.{key}": value for key, value in rnd.state_dict().items()}}
+    envs.write_checkpoint(tmp_path, {**state, "progress": (3000, 0, 60, [], [], visits, [])})
+    (tmp_path / "args.json").write_text(json.dumps(vars(args)))
+    visits = visits.numpy()
+    bonus = {}
+    for x, y in np.ndindex(10, 10):
+        points = [(x + (i + 0.5) / 10 - 5, y + (j + 0.5) / 10 - 5) for i in range(10) for j in range(10)]
+        with torch.no_grad():
+            bonus[x, y] = float(rnd.bonus(torch.tensor([[p / 100, q / 100, p / 5, q / 5] for p, q in points])).mean())
+    old, new = ([bonus[xy] for xy in bonus if (visits[xy] > 0) == seen] for seen in (True, False))
+    shares = [n / visits.sum() for n in visits.flat if n]
+    method, seed, cells = maze_bonus.row(tmp_path)
+    assert (method, seed) == ("rpg_maze", 1) and cells[:2] == ("3,000", f"{(visits > 0).mean():.2f}")
+    np.testing.assert_allclose([float(cell) for cell in cells[2:4]], (np.mean(new), np.mean(old)), rtol=0.01)
+    assert cells[4] == f"{np.mean([b > a for a in old for b in new]):.2f}"
+    assert cells[5] == f"{np.exp(-sum(p * np.log(p) for p in shares)):.0f}"
+
+
+# --- smoke.py, soak.py
+
+
+def test_unvisited_states_of_the_maze():
+    visited = envs.maze_observation(np.random.default_rng(1).uniform(-5, 0, (300, 2)))
+    unvisited = smoke.unvisited_states("maze", visited)
+    assert 100 < len(unvisited) < smoke.STATES and unvisited.dtype == np.float32
+    assert not set(smoke.maze_cells(unvisited)) & set(smoke.maze_cells(visited))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_a_run_takes(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert soak.family(os.getpid())[0] == os.getpid() and child.pid in soak.family(os.getpid())
+    rss, files, processes, cpu = soak.sample(os.getpid())
+    assert rss > 50 and files > 3 and processes >= 2 and cpu > 0.1
+    child.communicate(b"\n")
+    (tmp_path / "out").write_text("step 2 of 9\nstep 1,234 of 5,678 | 9 steps/s\n")
+    assert soak.last_step(tmp_path / "out") == 1234
