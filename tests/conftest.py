@@ -24,8 +24,9 @@ reply = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what an import prints is no reply
 import rpg, rpg_bandit, rpg_maze, torch._dynamo
 
-def play(out, err, cwd, script, *flags):
+def play(before, out, err, cwd, script, *flags):
     signal.alarm(300)
+    exec(before, {})
     for number, file in enumerate([open(os.devnull), open(out, "w"), open(err, "w")]):
         os.dup2(file.fileno(), number)
     os.chdir(cwd)
@@ -51,11 +52,13 @@ def fork_server():
     )
 
 
-def run_script(cwd, script, *flags):
-    """`python script flags` in the directory `cwd`: exit code, standard output, standard error."""
+def run_script(cwd, script, *flags, before=""):
+    """`python script flags` in the directory `cwd`: exit code, standard output, standard error. `before` is code that
+    the process runs first, to stand in for what the script finds: a clock, a compiler, a directory to import from."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        print(json.dumps([*map(str, (out, err, cwd, ROOT / script, *flags))]), file=fork_server().stdin, flush=True)
+        call = [before, *map(str, (out, err, cwd, ROOT / script, *flags))]
+        print(json.dumps(call), file=fork_server().stdin, flush=True)
         code = fork_server().stdout.readline()
         assert code, "the fork server has ended: its error is above"
         return int(code), out.read_text(), err.read_text()
