@@ -1912,6 +1912,8 @@ def read_checkpoint(run_dir: Path, device: Any = "cpu") -> dict:
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:  # torch.load looks at no checksum
             raise ValueError("wrong checksum")
+        if any(entry.external_attr != 0 for entry in archive.infolist()):  # a flag there, and torch.load reads nothing
+            raise ValueError("damaged directory")
     return torch.load(path, device, weights_only=True)
 
 
