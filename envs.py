@@ -1774,16 +1774,18 @@ def parse_flags(args_class: type, description: str, default: Any) -> Any:
     import tyro
 
     types = get_type_hints(args_class)
+    heading = "flags"
     groups: dict[str, list] = {}
     for line in inspect.getsource(args_class).splitlines():
-        heading = re.match(r"    # --- (.*)", line)
-        flag = re.match(r"    (\w+): .*?  # (.*)", line)
-        if heading:
-            fields = groups[heading[1]] = []
+        marker = re.match(r"    # --- (.*)", line)
+        flag = re.match(r"    (\w+): [^#]*(?:# (.*))?", line)
+        if marker:
+            heading = marker[1]
         elif flag:
             name, help_text = flag.groups()
-            kind = Annotated[types[name], tyro.conf.arg(help=help_text)]
-            fields.append((name, kind, dataclasses.field(default=getattr(default, name))))
+            kind = Annotated[types[name], tyro.conf.arg(help=help_text or "")]
+            field = name, kind, dataclasses.field(default=getattr(default, name))
+            groups.setdefault(heading, []).append(field)
     members = []
     for heading, fields in groups.items():
         name = re.sub(r"\W+", "_", heading)
@@ -1812,7 +1814,7 @@ def parse_flags(args_class: type, description: str, default: Any) -> Any:
     return args_class(**flat)
 
 
-def parse_args(args_class: type, description: str | None, changeable: Collection[str]) -> tuple[Any, set[str]]:
+def parse_args(args_class: type, description: str | None, changeable: Collection[str] = ()) -> tuple[Any, set[str]]:
     """The script's Args, and the names of those that were typed. With --resume RUN_DIR the others are the run's own,
     and only those that are `changeable` may be typed differently: else one line, exit code 2."""
     prepare_console()
@@ -1820,7 +1822,7 @@ def parse_args(args_class: type, description: str | None, changeable: Collection
     words = [word[2:].split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
     given = {word.replace("-", "_").removeprefix("no_") for word in words}
     args = parse_flags(args_class, description, args_class())
-    if args.resume is None:
+    if getattr(args, "resume", None) is None:  # (rpg_bandit.py has no such flag)
         return args, given
     try:
         saved = load_args(args.resume, args_class)

@@ -590,7 +590,7 @@ class Agent(nn.Module):
         if args.learned_prior:
             self.prior_optimizer = adam(self.prior.parameters())
         if args.compile:  # the random numbers stay those of a run that is not compiled
-            for name in ("rnd_loss", "model_loss", "policy_loss", "posterior_loss", "prior_loss"):
+            for name in ("model_loss", "policy_loss", "posterior_loss", "prior_loss"):  # (not rnd_loss: slower)
                 compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
                 setattr(self, name, compiled)
         if args.cudagraphs and device.type == "cuda":

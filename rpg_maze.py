@@ -644,7 +644,7 @@ class Agent(nn.Module):
         if self.posterior is not None:
             self.posterior_optimizer = adam(self.posterior.parameters())
         if args.compile:  # the random numbers stay those of a run that is not compiled
-            for name in ("rnd_loss", "model_loss", "policy_loss", "posterior_loss"):
+            for name in ("model_loss", "policy_loss", "posterior_loss"):  # (not rnd_loss: slower)
                 compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
                 setattr(self, name, compiled)
         if args.cudagraphs and device.type == "cuda":
