@@ -65,6 +65,18 @@ def saved_step(run_dir):
     return read_checkpoint(run_dir)["progress"][0]
 
 
+def being_written(run_dir, started):
+    """Names of the .new files that were written since the time `started`; older ones are left of an earlier kill."""
+    found = []
+    for path in sorted(run_dir.glob("*.new")):
+        try:
+            if path.stat().st_mtime > started:
+                found.append(path.name)
+        except FileNotFoundError:  # it has just got its name
+            pass
+    return found
+
+
 def wait_and_kill(process, how, steps, seen, run_dir, rng):
     """Kill the run `how`; returns the .new files that it was writing then. `seen`: bytes of the file `steps` at the
     run's start."""
@@ -78,13 +90,13 @@ def wait_and_kill(process, how, steps, seen, run_dir, rng):
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 2.0))
     if how == "writing":
-        while process.poll() is None and time.monotonic() < deadline and not any(run_dir.glob("*.pt.new")):
+        while process.poll() is None and time.monotonic() < deadline and not being_written(run_dir, started):
             time.sleep(0.0002)
         time.sleep(rng.choice([0.0, rng.uniform(0.0, 0.03)]))
     assert process.poll() is None, "the run ended by itself"
     process.kill()
     process.wait()
-    return sorted(path.name for path in run_dir.glob("*.new") if path.stat().st_mtime > started)
+    return being_written(run_dir, started)
 
 
 def wait_for_workers(token):
@@ -143,7 +155,7 @@ def torture(cwd, kills=50, async_envs=False, seed=1, show=print):
     finally:
         process.kill()
         process.wait()
-    assert not processes(token), "processes outlive the finished run"
+    wait_for_workers(token)  # multiprocessing's own helper ends a moment later
     summary = json.loads((cwd / "stdout").read_text().splitlines()[-1])
     check_log(run_dir, summary, final)
     return {
