@@ -1,6 +1,7 @@
 """The toy environment that fails, or waits, where a test says so: faulty_envs:Faulty-v0 with --env-kwargs at=9."""
 
 import os
+import signal
 import time
 
 import gymnasium as gym
@@ -26,8 +27,8 @@ ERRORS = {
 
 
 class Faulty(Toy):
-    """Raises ERRORS[error] in the `at`-th call of its step or reset; of "hold" it waits there while a file of that name
-    is in the working directory."""
+    """In the `at`-th call of its step or reset it raises ERRORS[error]; or, for "signal", sends its process a SIGTERM; or,
+    for "hold", waits while a file of that name is in the working directory."""
 
     def __init__(self, at, where="step", error="bug", **kwargs):
         super().__init__(**kwargs)
@@ -40,6 +41,9 @@ class Faulty(Toy):
         if self.error == "hold":
             while os.path.exists("hold"):
                 time.sleep(0.05)
+            return
+        if self.error == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
             return
         error = ERRORS[self.error]
         if isinstance(error, BaseException):

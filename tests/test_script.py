@@ -428,6 +428,28 @@ def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path, monkeyp
 
 
 # signals
+@pytest.mark.parametrize("frequency", ["0", "40"], ids=["between checkpoints", "at a checkpoint"])
+def test_a_signal_in_an_evaluation_loses_nothing(tmp_path, frequency):
+    """The run ends at that step, with a checkpoint; the resumed run makes the evaluation up."""
+    flags = ["--eval-frequency", "40", "--checkpoint-frequency", frequency, "--env-kwargs", "at=60", "error=signal"]
+    code, out, err = run(tmp_path, *FAULTY, *TINY, *flags)
+    summary = json.loads(out.splitlines()[-1])
+    run_dir = tmp_path / summary["run_dir"]
+    assert code == 0 and err == "\nstopping after this step, with a checkpoint; once more: at once\n"
+    assert saved_step(run_dir) == summary["global_step"] == 80
+    assert [row[:2] for row in eval_rows(run_dir)] == [(40, 0), (40, 1)]
+    resume(tmp_path, run_dir, "--total-timesteps", "116", "--eval-frequency", "0")
+    assert [row[:2] for row in eval_rows(run_dir)] == [(40, 0), (40, 1), (80, 0), (80, 1)]
+    assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == [40, 80]
+
+
+def test_a_signal_in_a_training_step_ends_the_run_after_it(tmp_path):
+    code, out, err = run(tmp_path, *FAULTY, *UNEVALUATED, "--env-kwargs", "at=60", "error=signal")
+    summary = json.loads(out.splitlines()[-1])
+    assert code == 0 and err == "\nstopping after this step, with a checkpoint; once more: at once\n"
+    assert saved_step(tmp_path / summary["run_dir"]) == summary["global_step"] == 240
+
+
 def test_the_first_signal_ends_an_endless_evaluation_too(tmp_path):
     """Ctrl-C, SIGTERM and SIGHUP after this step, with a checkpoint, in an environment without a time limit."""
     processes = {}
