@@ -13,6 +13,7 @@ import copy
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ FLAGS = (
 SECONDS = 20  # to read a checkpoint of 200 kB
 # Ways of damaging a file, the first twice as often as another
 KINDS = ["bit", "bit", "bits", "truncated", "zeros", "noise", "cut out", "random", "evil", "evil zip", "directory"]
-KINDS += ["missing"]
+KINDS += ["flag", "missing"]
 
 
 class Evil:
@@ -84,6 +85,9 @@ def damage(run_dir, mark, rng):
             raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
     elif kind == "directory":  # of the zip file: its last 2000 bytes
         raw[-rng.randrange(1, 2000)] ^= 1 << rng.randrange(8)
+    elif kind == "flag":  # one record is marked as a directory, of which torch.load would read nothing: random memory
+        records = [match.start() for match in re.finditer(b"PK\x01\x02", raw)]
+        raw[rng.choice(records) + 38] ^= 0x10
     elif kind == "truncated":
         raw = raw[:at]
     elif kind == "zeros":
