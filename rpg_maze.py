@@ -66,6 +66,7 @@ from envs import (
     crossed,
     end_on_error,
     end_on_nan,
+    finite,
     introduce,
     lock,
     make_run_dir,
@@ -339,9 +340,11 @@ class Replay:
         return {"data": data, "head": self.head, "filled": self.filled}
 
     def load_state_dict(self, state):
-        """Go on from a state_dict. RuntimeError if that is of another shape."""
+        """Go on from a state_dict. ValueError if that is of another shape."""
         filled = self.data[: len(state["data"])]
-        filled.copy_(state["data"].view_as(filled))
+        if filled.shape != state["data"].shape:  # which copy_ might broadcast
+            raise ValueError(f"a replay of shape {tuple(state['data'].shape)}, not {tuple(filled.shape)}")
+        filled.copy_(state["data"])
         self.head.copy_(state["head"])
         self.filled.copy_(state["filled"])
 
@@ -975,9 +978,7 @@ if __name__ == "__main__":
                 starts = torch.as_tensor(age == 0, device=device)[:, None]
                 z = torch.where(starts, agent.sample_z(obs_tensor), z)
             a = agent.act(obs_tensor, z)
-            actions = a.cpu().numpy()
-            if not np.isfinite(actions).all():
-                raise NotFinite("an action is nan")
+            actions = finite(a.cpu().numpy())
 
             # ALGO LOGIC: update. It is launched here, and not after the step, because a GPU then works while the
             # environments do; and after the actions have come back, which would have to wait for it.

@@ -23,10 +23,13 @@ def run(cwd, *flags):
     return run_script(cwd, "rpg_maze.py", *flags)
 
 
-SHARED = """latent_size mlp normal_log_prob PositionalEncoding Rows Segments Replay.__init__ Replay.fields Replay.add
-Replay.end_episodes Replay.draw Replay.sample_segments Replay.in_order Replay.state_dict Replay.load_state_dict WorldModel
-Posterior.log_prob RND.error RND.update_normalizer mean_k_step_value value_estimate frozen Agent.optimizers Agent.sample_z
-Agent.rnd_loss Agent.model_loss Agent.policy_loss Agent.posterior_loss Agent.update as_cuda_graphs restore""".split()
+SHARED = """
+latent_size mlp normal_log_prob PositionalEncoding Rows Segments Replay.__init__ Replay.fields Replay.add
+Replay.end_episodes Replay.draw Replay.sample_segments Replay.in_order Replay.state_dict Replay.load_state_dict
+WorldModel Posterior.log_prob RND.error RND.update_normalizer mean_k_step_value value_estimate frozen Agent.optimizers
+Agent.sample_z Agent.rnd_loss Agent.model_loss Agent.policy_loss Agent.posterior_loss Agent.update as_cuda_graphs
+restore
+""".split()
 OWN = {  # what the maze has instead: its z is never learned, so that the reward can have a baseline
     "value_estimate": {
         "Sec. 4.3, less a baseline": "Sec. 4.3",
@@ -243,7 +246,7 @@ def test_rnd_without_normalisation_is_the_error():
 
 
 def test_states_are_drawn_with_their_own_z():
-    replay = maze.Replay(40, 2, 1, 1, 1, "cpu")
+    replay = maze.Replay(40, 2, 1, 1, 1, torch.device("cpu"))
     for t in range(30):  # wraps around
         mark = torch.tensor([[t], [100 + t]]).float()
         replay.add(mark, 0 * mark, mark + 0.5, *np.zeros((4, 2)))
