@@ -226,6 +226,7 @@ def latent_size(args):
     return 0 if args.latent == "none" else args.latent_dim
 
 
+# ALGO LOGIC: networks
 def mlp(in_dim, width, out_dim, act=nn.ELU):
     """A network with two hidden layers (paper App. A)."""
     return nn.Sequential(nn.Linear(in_dim, width), act(), nn.Linear(width, width), act(), nn.Linear(width, out_dim))
@@ -251,127 +252,6 @@ class PositionalEncoding(nn.Module):
         return torch.cat([obs, angles.sin(), angles.cos()], -1)  # (..., out_dim)
 
 
-# ALGO LOGIC: replay
-class Rows(NamedTuple):
-    """What the replay holds of each step of each environment; all of these with the same leading shape."""
-
-    obs: torch.Tensor  # (..., O)
-    a: torch.Tensor  # (..., A)
-    z: torch.Tensor  # (..., Z)
-    reward: torch.Tensor  # (...)
-    terminated: torch.Tensor  # (...) 1 where the action ended the episode for good, not by a time limit
-    last: torch.Tensor  # (...) 1 on an episode's final observation: no action was taken there
-    t: torch.Tensor  # (...) steps into the episode
-
-
-class Segments(NamedTuple):
-    """H transitions in a row, for Eq. 4."""
-
-    obs: torch.Tensor  # (H+1, B, O)
-    a: torch.Tensor  # (H, B, A)
-    z: torch.Tensor  # (H, B, Z)
-    reward: torch.Tensor  # (H, B)
-    terminated: torch.Tensor  # (H, B)
-    mask: torch.Tensor  # (H, B) 0 from the step after the episode's end on
-
-
-class States(NamedTuple):
-    """Replayed states."""
-
-    obs: torch.Tensor  # (B, O)
-    z: torch.Tensor  # (B, Z) of their episodes
-    start_obs: torch.Tensor  # (B, O) their episodes' first observations
-
-
-class Replay:
-    """Ring of `capacity` transitions in rows of `num_envs`: o_{t+1} is always the row after o_t. The fields of Rows lie
-    side by side in one tensor, so that a sample is one gather; how, only this class knows."""
-
-    def __init__(self, capacity, num_envs, obs_dim, act_dim, latent_dim, device):
-        self.widths = [obs_dim, act_dim, latent_dim, 1, 1, 1, 1]  # of the fields of Rows
-        shape = capacity // num_envs, num_envs, sum(self.widths)
-        require_memory(4.0 * math.prod(shape), f"a replay of {capacity:,} transitions", device)
-        self.data = torch.zeros(shape, device=device)
-        self.head = torch.zeros((), dtype=torch.long, device=device)  # the row to be written next
-        self.filled = torch.zeros((), dtype=torch.long, device=device)  # rows with data
-
-    def fields(self, data):
-        """The Rows that lie in data (..., width), without a copy."""
-        obs, a, z, *numbers = data.split(self.widths, -1)
-        return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
-
-    def add(self, obs, a, z, reward, terminated, last, t):
-        """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
-        numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
-        numbers = torch.as_tensor(numbers, device=self.data.device)
-        row = torch.cat([obs, a, z, numbers.to(self.data.dtype)], -1)
-        self.data.index_copy_(0, self.head.view(1), row[None])
-        self.head.add_(1).remainder_(len(self.data))
-        self.filled.add_(1).clamp_(max=len(self.data))
-
-    def end_episodes(self, obs, z, t):
-        """Write obs (N, O) as the final observations of the running episodes, as a time limit does; z (N, Z), t
-        (N,)."""
-        no_action = torch.zeros(len(obs), self.widths[1], device=obs.device)
-        zeros = np.zeros(len(obs))
-        self.add(obs, no_action, z, reward=zeros, terminated=zeros, last=zeros + 1, t=t)
-
-    def draw(self, shape, span, newest=None):
-        """Indices (row, env), uniform over the rows (of the `newest` entries) that begin `span` rows of the ring."""
-        rows = self.filled
-        if newest is not None:
-            rows = rows.clamp(max=math.ceil(newest / self.data.shape[1]))
-        offset = torch.rand(shape, dtype=torch.float64, device=self.data.device) * (rows - span + 1)
-        row = (self.head - rows + offset.long()) % len(self.data)
-        env = torch.randint(self.data.shape[1], shape, device=self.data.device)
-        return row, env
-
-    def sample_states(self, batch_size, newest=None):
-        """States, uniform over all (the `newest`) entries. Where the ring has forgotten an episode's first observation,
-        obs stands for it."""
-        row, env = self.draw((batch_size,), 1, newest)
-        rows = self.fields(self.data[row, env])
-        t = rows.t.long()
-        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
-        back = torch.where(t <= older, t, 0)
-        start_obs = self.fields(self.data).obs[(row - back) % len(self.data), env]
-        return States(rows.obs, rows.z, start_obs)
-
-    def sample_segments(self, batch_size, horizon):
-        """Segments that start at any transition; none crosses the write head, and the mask ends one with its
-        episode."""
-        # Four candidates each, of which the first that starts with a transition is taken. (If none does: mask 0.)
-        row, env = self.draw((4, batch_size), horizon + 1)
-        starts = self.fields(self.data).last[row, env] == 0
-        first = starts.float().argmax(0, keepdim=True)  # (1, B)
-        row = row.gather(0, first)
-        env = env.gather(0, first)
-        steps = torch.arange(horizon + 1, device=row.device)[:, None]
-        rows = self.fields(self.data[(row + steps) % len(self.data), env])  # (H+1, B, ·)
-        mask = (1 - rows.last[:-1]).cumprod(0)
-        return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
-
-    def in_order(self):
-        """All Rows (filled, N, ·), oldest first."""
-        row = torch.arange(int(self.filled), device=self.data.device)
-        return self.fields(self.data[(self.head - self.filled + row) % len(self.data)])
-
-    def state_dict(self):
-        """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
-        data = torch.from_numpy(self.data[: int(self.filled)].cpu().numpy())
-        return {"data": data, "head": self.head, "filled": self.filled}
-
-    def load_state_dict(self, state):
-        """Go on from a state_dict. ValueError if that is of another shape."""
-        filled = self.data[: len(state["data"])]
-        if filled.shape != state["data"].shape:  # which copy_ might broadcast
-            raise ValueError(f"a replay of shape {tuple(state['data'].shape)}, not {tuple(filled.shape)}")
-        filled.copy_(state["data"])
-        self.head.copy_(state["head"])
-        self.filled.copy_(state["filled"])
-
-
-# ALGO LOGIC: networks
 class WorldModel(nn.Module):
     """Encoder f, GRU dynamics h, reward R and twin value V (Sec. 4.3.1); Q(s_t, a_t, z) is R + γ V(s_{t+1}, z)."""
 
@@ -494,6 +374,126 @@ class RND(nn.Module):
         std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=1e-8)
         bonus = ((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP)
         return torch.where(self.count > 0, bonus, 0).to(obs.dtype)
+
+
+# ALGO LOGIC: replay
+class Rows(NamedTuple):
+    """What the replay holds of each step of each environment; all of these with the same leading shape."""
+
+    obs: torch.Tensor  # (..., O)
+    a: torch.Tensor  # (..., A)
+    z: torch.Tensor  # (..., Z)
+    reward: torch.Tensor  # (...)
+    terminated: torch.Tensor  # (...) 1 where the action ended the episode for good, not by a time limit
+    last: torch.Tensor  # (...) 1 on an episode's final observation: no action was taken there
+    t: torch.Tensor  # (...) steps into the episode
+
+
+class Segments(NamedTuple):
+    """H transitions in a row, for Eq. 4."""
+
+    obs: torch.Tensor  # (H+1, B, O)
+    a: torch.Tensor  # (H, B, A)
+    z: torch.Tensor  # (H, B, Z)
+    reward: torch.Tensor  # (H, B)
+    terminated: torch.Tensor  # (H, B)
+    mask: torch.Tensor  # (H, B) 0 from the step after the episode's end on
+
+
+class States(NamedTuple):
+    """Replayed states."""
+
+    obs: torch.Tensor  # (B, O)
+    z: torch.Tensor  # (B, Z) of their episodes
+    start_obs: torch.Tensor  # (B, O) their episodes' first observations
+
+
+class Replay:
+    """Ring of `capacity` transitions in rows of `num_envs`: o_{t+1} is always the row after o_t. The fields of Rows lie
+    side by side in one tensor, so that a sample is one gather; how, only this class knows."""
+
+    def __init__(self, capacity, num_envs, obs_dim, act_dim, latent_dim, device):
+        self.widths = [obs_dim, act_dim, latent_dim, 1, 1, 1, 1]  # of the fields of Rows
+        shape = capacity // num_envs, num_envs, sum(self.widths)
+        require_memory(4.0 * math.prod(shape), f"a replay of {capacity:,} transitions", device)
+        self.data = torch.zeros(shape, device=device)
+        self.head = torch.zeros((), dtype=torch.long, device=device)  # the row to be written next
+        self.filled = torch.zeros((), dtype=torch.long, device=device)  # rows with data
+
+    def fields(self, data):
+        """The Rows that lie in data (..., width), without a copy."""
+        obs, a, z, *numbers = data.split(self.widths, -1)
+        return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
+
+    def add(self, obs, a, z, reward, terminated, last, t):
+        """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
+        numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
+        numbers = torch.as_tensor(numbers, device=self.data.device)
+        row = torch.cat([obs, a, z, numbers.to(self.data.dtype)], -1)
+        self.data.index_copy_(0, self.head.view(1), row[None])
+        self.head.add_(1).remainder_(len(self.data))
+        self.filled.add_(1).clamp_(max=len(self.data))
+
+    def end_episodes(self, obs, z, t):
+        """Write obs (N, O) as the final observations of the running episodes, as a time limit does; z (N, Z), t
+        (N,)."""
+        no_action = torch.zeros(len(obs), self.widths[1], device=obs.device)
+        zeros = np.zeros(len(obs))
+        self.add(obs, no_action, z, reward=zeros, terminated=zeros, last=zeros + 1, t=t)
+
+    def draw(self, shape, span, newest=None):
+        """Indices (row, env), uniform over the rows (of the `newest` entries) that begin `span` rows of the ring."""
+        rows = self.filled
+        if newest is not None:
+            rows = rows.clamp(max=math.ceil(newest / self.data.shape[1]))
+        offset = torch.rand(shape, dtype=torch.float64, device=self.data.device) * (rows - span + 1)
+        row = (self.head - rows + offset.long()) % len(self.data)
+        env = torch.randint(self.data.shape[1], shape, device=self.data.device)
+        return row, env
+
+    def sample_states(self, batch_size, newest=None):
+        """States, uniform over all (the `newest`) entries. Where the ring has forgotten an episode's first observation,
+        obs stands for it."""
+        row, env = self.draw((batch_size,), 1, newest)
+        rows = self.fields(self.data[row, env])
+        t = rows.t.long()
+        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
+        back = torch.where(t <= older, t, 0)
+        start_obs = self.fields(self.data).obs[(row - back) % len(self.data), env]
+        return States(rows.obs, rows.z, start_obs)
+
+    def sample_segments(self, batch_size, horizon):
+        """Segments that start at any transition; none crosses the write head, and the mask ends one with its
+        episode."""
+        # Four candidates each, of which the first that starts with a transition is taken. (If none does: mask 0.)
+        row, env = self.draw((4, batch_size), horizon + 1)
+        starts = self.fields(self.data).last[row, env] == 0
+        first = starts.float().argmax(0, keepdim=True)  # (1, B)
+        row = row.gather(0, first)
+        env = env.gather(0, first)
+        steps = torch.arange(horizon + 1, device=row.device)[:, None]
+        rows = self.fields(self.data[(row + steps) % len(self.data), env])  # (H+1, B, ·)
+        mask = (1 - rows.last[:-1]).cumprod(0)
+        return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
+
+    def in_order(self):
+        """All Rows (filled, N, ·), oldest first."""
+        row = torch.arange(int(self.filled), device=self.data.device)
+        return self.fields(self.data[(self.head - self.filled + row) % len(self.data)])
+
+    def state_dict(self):
+        """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
+        data = torch.from_numpy(self.data[: int(self.filled)].cpu().numpy())
+        return {"data": data, "head": self.head, "filled": self.filled}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict. ValueError if that is of another shape."""
+        filled = self.data[: len(state["data"])]
+        if filled.shape != state["data"].shape:  # which copy_ might broadcast
+            raise ValueError(f"a replay of shape {tuple(state['data'].shape)}, not {tuple(filled.shape)}")
+        filled.copy_(state["data"])
+        self.head.copy_(state["head"])
+        self.filled.copy_(state["filled"])
 
 
 # ALGO LOGIC: values and losses
