@@ -27,8 +27,8 @@ ERRORS = {
 
 
 class Faulty(Toy):
-    """In the `at`-th call of its step or reset it raises ERRORS[error]; or, for "signal", sends its process a SIGTERM; or,
-    for "hold", waits while a file of that name is in the working directory."""
+    """In the `at`-th call of its step or reset it raises ERRORS[error]; or, "signal", sends its process SIGTERM; or,
+    "hold", waits while a file of that name is in the working directory."""
 
     def __init__(self, at, where="step", error="bug", **kwargs):
         super().__init__(**kwargs)

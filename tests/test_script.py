@@ -444,10 +444,11 @@ def test_a_signal_in_an_evaluation_loses_nothing(tmp_path, frequency):
 
 
 def test_a_signal_in_a_training_step_ends_the_run_after_it(tmp_path):
-    code, out, err = run(tmp_path, *FAULTY, *UNEVALUATED, "--env-kwargs", "at=60", "error=signal")
+    flags = [*UNEVALUATED, "--num-envs", "1", "--env-kwargs", "at=60", "error=signal"]  # (of two, the second kills)
+    code, out, err = run(tmp_path, *FAULTY, *flags)
     summary = json.loads(out.splitlines()[-1])
     assert code == 0 and err == "\nstopping after this step, with a checkpoint; once more: at once\n"
-    assert saved_step(tmp_path / summary["run_dir"]) == summary["global_step"] == 240
+    assert saved_step(tmp_path / summary["run_dir"]) == summary["global_step"] == 60
 
 
 def test_the_first_signal_ends_an_endless_evaluation_too(tmp_path):
