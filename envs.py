@@ -1711,13 +1711,18 @@ def make_vector_env(
         makers.append(functools.partial(make_env, env_id, env_seed, None, tuple(options), env_kwargs))
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
-        ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the workers: a terminal sends it to them too
+        handlers = {}
+        for name in ("SIGINT", "SIGHUP"):  # ignored by the workers, to whom a terminal sends them too
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                handlers[number] = signal.signal(number, signal.SIG_IGN)
         try:
             return Workers(makers, context="spawn", autoreset_mode=mode)
         except EOFError as error:
             raise ValueError(f"{env_id}: a worker process died while it started") from error
         finally:
-            signal.signal(signal.SIGINT, ctrl_c)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=mode)
 
 
