@@ -27,6 +27,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import random
 import re
 import signal
@@ -1693,6 +1694,36 @@ class Workers(gym.vector.AsyncVectorEnv):
             raise ConnectionError(f"worker process {dead[0] if dead else ''} died") from error
 
 
+class PortableErrors(gym.Wrapper):
+    """In a worker process: what an environment raises reaches the main process, which would else wait forever."""
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        try:
+            return self.env.reset(**kwargs)
+        except Exception as error:
+            raise portable(error) from error
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise portable(error) from error
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or its text as a RuntimeError if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {one_line(error)}")
+    return error
+
+
+def make_worker_env(*args: Any) -> gym.Env:
+    """make_env in a worker process."""
+    return PortableErrors(make_env(*args))
+
+
 def make_vector_env(
     env_id: str,
     num_envs: int,
@@ -1706,9 +1737,10 @@ def make_vector_env(
     if env_id == "maze" and not async_envs:
         make_env(env_id, seed, None, options, env_kwargs)  # checks the options
         return VectorMaze(num_envs, options)
+    make = make_worker_env if async_envs else make_env
     makers = []
     for env_seed in derive_seeds(num_envs, seed):
-        makers.append(functools.partial(make_env, env_id, env_seed, None, tuple(options), env_kwargs))
+        makers.append(functools.partial(make, env_id, env_seed, None, tuple(options), env_kwargs))
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
         handlers = {}

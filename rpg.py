@@ -831,6 +831,8 @@ def restore(run_dir, agent, replay):
 if __name__ == "__main__":
     args, given = parse_args(Args, __doc__, CHANGEABLE)
     check_args(args, given)
+    stop = Stop()
+    stop.listen()
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     if args.torch_deterministic:  # (the call imports the compiler: a second)
@@ -850,7 +852,6 @@ if __name__ == "__main__":
         check_optimizers(agent, agent.optimizers())
     except (ValueError, OSError, RuntimeError) as error:  # bad ids, too little memory
         refuse(error)
-    stop = Stop()
     global_step = 0
     if args.eval_frequency > 0:  # one decision and frame now: what is wrong there shows before any training
         with tempfile.TemporaryDirectory() as folder:
@@ -869,7 +870,6 @@ if __name__ == "__main__":
             global_step, updates, episodes = map(int, numbers)
         except Exception as error:  # whatever it is, the run can't go on from these files
             refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
-    stop.listen()
     if global_step >= args.total_timesteps:  # no steps to take: evaluate, and touch nothing else
         say(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")
         summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)

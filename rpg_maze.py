@@ -910,6 +910,8 @@ def restore(run_dir, agent, replay):
 if __name__ == "__main__":
     args, given = parse_args(Args, __doc__, CHANGEABLE)
     check_args(args, given)
+    stop = Stop()
+    stop.listen()
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     device = choose_device(args, given)
@@ -951,8 +953,6 @@ if __name__ == "__main__":
         snapshots.pop()  # it is there only because the run ended there
 
     introduce(run_dir, "maze", sizes, args.num_envs, device)
-    stop = Stop()
-    stop.listen()
     writer = start_log(run_dir, args, global_step)
     progress = Progress(args.total_timesteps)
 

@@ -987,3 +987,12 @@ def test_workers_do_not_outlive_a_killed_parent():
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
+
+
+def test_what_a_worker_cannot_send_is_sent_as_text():
+    """An exception that cannot be pickled ends the wait of the main process, too."""
+    envs = make_vector_env("toy_envs:ToyLocked-v0", 2, 1, async_envs=True)
+    envs.reset(seed=[1, 2])
+    with pytest.raises(RuntimeError, match="Locked: a mistake with a lock"):
+        for _ in range(6):
+            envs.step(np.zeros((2, 1), np.float32))

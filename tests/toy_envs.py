@@ -365,3 +365,23 @@ class NoPictures(Toy):
 
 
 register("ToyNoPictures-v0", NoPictures)
+
+
+class Locked(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self):
+        super().__init__("a mistake with a lock")
+        self.lock = threading.Lock()
+
+
+class RaisesLocked(Toy):
+    """Raises in its 5th step what cannot be sent from one process to another."""
+
+    def step(self, action):
+        if self.steps == 4:
+            raise Locked
+        return super().step(action)
+
+
+gym.register("ToyLocked-v0", RaisesLocked, max_episode_steps=20)
