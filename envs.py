@@ -1851,13 +1851,33 @@ def parse_flags(args_class: type, description: str, default: Any) -> Any:
     return args_class(**flat)
 
 
-def parse_args(args_class: type, description: str | None, changeable: Collection[str] = ()) -> tuple[Any, set[str]]:
+def check_flags(args_class: type, listed: Collection[str]) -> None:
+    """Refuse a script in which no line reads a flag (as args.name), or that lists a flag which it does not have."""
+    names = [field.name for field in dataclasses.fields(args_class)]
+    text = Path(sys.modules[args_class.__module__].__file__).read_text(encoding="utf-8")
+    text += Path(__file__).read_text(encoding="utf-8")
+    for name in names:
+        if re.search(rf"\bargs\.{name}\b", text) is None:
+            refuse(f"--{name.replace('_', '-')}: no line reads args.{name}")
+    for name in sorted(set(listed) - set(names)):
+        refuse(f"{name!r} is in a list of flags, but is no flag of Args")
+
+
+def parse_args(
+    args_class: type, description: str | None, changeable: Collection[str] = (), listed: Collection[str] = ()
+) -> tuple[Any, set[str]]:
     """The script's Args, and the names of those that were typed. With --resume RUN_DIR the others are the run's own,
-    and only those that are `changeable` may be typed differently: else one line, exit code 2."""
+    and only those that are `changeable` may be typed differently: else one line, exit code 2. `listed`: other flags
+    that the script names (see check_flags)."""
     prepare_console()
+    check_flags(args_class, {*changeable, *listed})
     description = (description or "").split("\n\n")[0]  # none under python -OO
     words = [word[2:].split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
-    given = {word.replace("-", "_").removeprefix("no_") for word in words}
+    names = {field.name for field in dataclasses.fields(args_class)}
+    given = set()
+    for word in words:
+        name = word.replace("-", "_")
+        given.add(name if name in names else name.removeprefix("no_"))
     args = parse_flags(args_class, description, args_class())
     if getattr(args, "resume", None) is None:  # (rpg_bandit.py has no such flag)
         return args, given
@@ -1866,7 +1886,7 @@ def parse_args(args_class: type, description: str | None, changeable: Collection
         args = parse_flags(args_class, description, saved)
     except (OSError, ValueError, TypeError):
         refuse(f"--resume {args.resume}: not the directory of a run (no args.json with just this script's flags)")
-    for name in sorted(given - set(changeable)):
+    for name in sorted((given & names) - set(changeable)):
         value, old = getattr(args, name), getattr(saved, name)
         if value != old:
             refuse(
@@ -1977,25 +1997,39 @@ def load_args(run_dir: Path, args_class: type) -> Any:
 
 
 def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
-    """ValueError that names a parameter which needs a gradient and belongs to no optimiser: it would never be
-    trained."""
+    """ValueError that names a parameter which needs a gradient and belongs to no optimiser: it would never be trained;
+    or an optimiser of a parameter that is none of the agent's: it would not be saved."""
+    names = {id(parameter): name for name, parameter in agent.named_parameters()}
     trained = set()
-    for optimizer in optimizers.values():
+    for optimizer_name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
-            trained |= {id(parameter) for parameter in group["params"]}
+            for parameter in group["params"]:
+                if id(parameter) not in names:
+                    raise ValueError(
+                        f"{optimizer_name} trains a parameter of shape {tuple(parameter.shape)} that is no part of the "
+                        "agent, and would not be saved: is its network in a plain list? Use nn.ModuleList"
+                    )
+                trained.add(id(parameter))
     for name, parameter in agent.named_parameters():
         if parameter.requires_grad and id(parameter) not in trained:
             raise ValueError(f"no optimiser trains Agent.{name}: give it one, or call requires_grad_(False) on it")
 
 
 def check_gradients(agent: Any, optimizers: dict[str, Any]) -> None:
-    """ValueError that names a parameter of an optimiser which no loss has given a gradient yet."""
+    """A warning, once, that names a parameter of an optimiser which has no gradient after some updates."""
+    if getattr(check_gradients, "warned", False):
+        return
     names = {id(parameter): name for name, parameter in agent.named_parameters()}
     for optimizer_name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter not in optimizer.state:
-                    raise ValueError(f"{optimizer_name}: no loss gives Agent.{names[id(parameter)]} a gradient")
+                if parameter.grad is None or parameter not in optimizer.state:
+                    warn(
+                        f"{optimizer_name} has not trained Agent.{names[id(parameter)]} yet: is it in a loss, with "
+                        "zero_grad() before backward(), and step() after it?"
+                    )
+                    check_gradients.warned = True
+                    return
 
 
 class Stop:
@@ -2226,7 +2260,9 @@ def report(
     """The last line on standard output: a JSON object with the means of these summaries and `more`."""
     result = {"run_dir": str(run_dir), "env_id": env_id, "seed": seed, "global_step": step}
     result |= {"training_episodes": training_episodes, "episodes": len(summaries)}
-    result |= dict.fromkeys(SUMMARY) | average(summaries) | more
+    result |= dict.fromkeys(SUMMARY) | average(summaries)
+    for name, value in more.items():
+        result[name] = round(value, 1) if name == "sps" and value is not None else value
     say(json.dumps(result))
 
 

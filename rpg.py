@@ -136,9 +136,8 @@ class Args:
     alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
     autotune: bool = True  # tune α so that the entropy of π(a|s,z) approaches −|A| (paper Table 1)
     learned_prior: bool = False  # learn π(z|s₁), as the paper does for dense rewards; else N(0, I), or uniform
-    prior_alpha: float = 0.01  # α_z, first weight of the entropy of a learned π(z|s₁)
-    prior_decay_start: int = 300_000  # environment step at which α_z starts to fall, linearly (paper, under Table 1)
-    prior_decay_end: int = 1_000_000  # environment step at which α_z has come to 0 (paper, under Table 1)
+    prior_decay_start: int = 300_000  # environment step at which the entropy of π(z|s₁) starts to fall (paper, Table 1)
+    prior_decay_end: int = 1_000_000  # environment step at which it has fallen, linearly, to its end (paper, Table 1)
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
@@ -149,6 +148,8 @@ class Args:
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
+PRIOR_STD_END = 0.05  # of a learned Gaussian π(z|s₁) when its entropy has fallen; 1 before (ours)
+PRIOR_MEAN_BOUND = 2.0  # of its mean: z much beyond those of N(0, I) were never trained (ours)
 RND_WARMUP = 100  # updates before RND's normaliser counts (official code)
 RND_CLIP = 100.0  # bound of the bonus, in standard deviations (official code)
 LOG_FREQUENCY = 1_000  # environment steps between rows of losses
@@ -167,7 +168,7 @@ POSITIVE |= {"batch_size", "learning_rate", "max_grad_norm", "gamma", "tau", "po
 POSITIVE |= {"target_network_frequency", "reward_scale", "horizon", "hidden_dim", "state_dim", "latent_dim"}
 POSITIVE |= {"posterior_std", "alpha", "prior_decay_end", "rnd_dim", "rnd_buffer_size"}
 NOT_NEGATIVE = {"seed", "eval_frequency", "checkpoint_frequency", "num_frequencies", "consistency_coef", "reward_coef"}
-NOT_NEGATIVE |= {"value_coef", "beta", "prior_alpha", "prior_decay_start", "rnd_coef"}
+NOT_NEGATIVE |= {"value_coef", "beta", "prior_decay_start", "rnd_coef"}
 
 
 def check_args(args, given):
@@ -193,7 +194,7 @@ def check_args(args, given):
         refuse(f"--tau {args.tau}: must be at most 1")
     if args.learning_starts < args.batch_size:
         refuse(f"--batch-size {args.batch_size} is more than --learning-starts {args.learning_starts} can fill")
-    rows = args.num_envs * (args.horizon + 2)
+    rows = args.num_envs * (args.horizon + 2)  # of a segment, H + 1, and one for a start that is no transition
     if args.learning_starts < rows:
         refuse(f"--learning-starts {args.learning_starts} must be at least num_envs * (horizon + 2) = {rows}")
     if args.buffer_size < max(args.learning_starts, args.rnd_buffer_size or 0):
@@ -212,13 +213,20 @@ def check_args(args, given):
     if args.latent == "categorical":
         idle({"posterior_std"}, "--latent categorical")
     if not args.learned_prior:
-        idle({"prior_alpha", "prior_decay_start", "prior_decay_end"}, "no --learned-prior")
+        idle({"prior_decay_start", "prior_decay_end"}, "no --learned-prior")
     if args.rnd_coef == 0:
         idle({"rnd_dim", "rnd_buffer_size"}, "--rnd-coef 0")
     if not args.track:
         idle({"wandb_project_name", "wandb_entity"}, "no --track")
     if args.eval_frequency == 0 and args.resume is None:
         idle({"eval_episodes", "capture_video"}, "--eval-frequency 0")
+
+
+def z_is_due(age):
+    """Whether z is drawn at step `age` (a number or an array) of an episode: at its first one, in training and
+    evaluation. (The replay holds the z of each step; only start_obs, for a learned π(z|s₁), takes it to be drawn once
+    an episode.)"""
+    return age == 0
 
 
 def latent_size(args):
@@ -267,6 +275,11 @@ class WorldModel(nn.Module):
         self.reward_head = mlp(state_dim + width, width, 1)
         self.values = nn.ModuleList([mlp(state_dim + latent_dim, width, 1) for _ in range(2)])
 
+    def step(self, h, e):
+        """One step of the dynamics: h_t (B, D), e_t (B, D) → h_{t+1} (B, D), s_{t+1} (B, S)."""
+        h = self.gru(e, h)
+        return h, self.state_head(h)
+
     def reward(self, next_s, e):
         """R(s_t, a_t), from what the model made of both: next_s (..., S), e (..., D) → (...)."""
         return self.reward_head(torch.cat([next_s, e], -1)).squeeze(-1)
@@ -296,30 +309,78 @@ class Policy(nn.Module):
 
 
 class Prior(nn.Module):
-    """π(z|s₁): fixed, N(0, I) or uniform over one-hot z; or learned, and starting as that."""
+    """π(z|s₁): fixed, N(0, I) or uniform over one-hot z. Or learned, to maximise V_est(s₁, z) − α_z log π(z|s₁)
+    (Algorithm 1), where α_z is such that the entropy follows a target, which falls linearly from the fixed prior's.
+
+    Categorical: softmax(φ(s) / α_z), where φ learns V_est up to a number of s; α_z is found by bisection.
+    Gaussian: N(φ(s), σ²); σ alone makes its entropy, so it falls from 1 to PRIOR_STD_END instead of α_z."""
 
     def __init__(self, latent_dim, args):
         super().__init__()
         self.categorical = args.latent == "categorical"
         self.latent_dim = latent_dim
-        self.out_dim = latent_dim if self.categorical else 2 * latent_dim  # logits, or mean and log std
-        self.net = mlp(args.state_dim, args.hidden_dim, self.out_dim) if args.learned_prior else None
+        self.net = mlp(args.state_dim, args.hidden_dim, latent_dim) if args.learned_prior else None
+        self.register_buffer("share", torch.ones(()), persistent=False)  # of the fixed prior's entropy: the target
+        self.register_buffer("alpha", torch.ones(()))  # α_z
+        self.register_buffer("std", torch.ones(()))  # σ
+        self.register_buffer("value_variance", torch.zeros(()))  # running mean of (V(s₁, z) − V(s₁, z′))² over z ≠ z′
+
+    def forward(self, s):
+        """φ(s): logits times α_z, or the mean. s (..., S) → (..., Z)."""
+        if self.net is None:
+            return s.new_zeros(*s.shape[:-1], self.latent_dim)
+        if self.categorical:
+            return self.net(s)
+        return PRIOR_MEAN_BOUND * (self.net(s) / PRIOR_MEAN_BOUND).tanh()
 
     def sample(self, s, generator=None):
         """One z (..., Z) for each s (..., S)."""
-        out = s.new_zeros(*s.shape[:-1], self.out_dim) if self.net is None else self.net(s)
+        phi = self(s)
         if self.categorical:  # Gumbel-max, argmax(logits − log Exp(1)) ~ softmax(logits): no host sync
-            noise = torch.empty_like(out).exponential_(generator=generator).log()
-            return nn.functional.one_hot((out - noise).argmax(-1), self.latent_dim).to(s.dtype)
-        mean, log_std = out.chunk(2, -1)
-        return mean + log_std.clamp(-5, 2).exp() * torch.empty_like(mean).normal_(generator=generator)
+            noise = torch.empty_like(phi).exponential_(generator=generator).log()
+            return nn.functional.one_hot((phi / self.alpha - noise).argmax(-1), self.latent_dim).to(s.dtype)
+        return phi + self.std * torch.empty_like(phi).normal_(generator=generator)
 
     def log_prob(self, s, z):
-        """log π(z|s) (...) of a learned prior: s (..., S), z (..., Z)."""
+        """log π(z|s) (...): s (..., S), z (..., Z)."""
+        phi = self(s)
         if self.categorical:
-            return (z * self.net(s).log_softmax(-1)).sum(-1)
-        mean, log_std = self.net(s).chunk(2, -1)
-        return normal_log_prob(z, mean, log_std.clamp(-5, 2))
+            return (z * (phi / self.alpha).log_softmax(-1)).sum(-1)
+        return normal_log_prob(z, phi, self.std.log().expand_as(phi))
+
+    def loss(self, s, z, v_est):
+        """Its gradient is the score-function gradient of −E[V_est(s₁, z) − α_z log π(z|s₁)] (categorical: times α_z),
+        with each of two draws of z as the other's baseline. V_est, and so φ and α_z, is in units of its own running
+        spread over z: whether values differ by 0.01 or by 100. s (B, S); z (2, B, Z) ~ π; v_est (2, B)."""
+        with torch.no_grad():
+            differs = (z[0] != z[1]).any(-1)
+            variance = (differs * (v_est[0] - v_est[1]).square()).sum() / differs.sum().clamp(min=1)
+            variance = torch.where(self.value_variance == 0, variance, self.value_variance.lerp(variance, 0.01))
+            self.value_variance.copy_(variance)
+            v_est = v_est / variance.sqrt().clamp(min=1e-8)
+        if self.categorical:  # α_z log π(z|s₁) is φ, and ∇ log π is ∇φ / α_z, but for what the two draws share
+            phi = (z * self(s)).sum(-1)  # (2, B)
+            objective = (v_est - phi).detach()
+            return -((objective - objective.flip(0)) * phi).mean()
+        return -((v_est - v_est.flip(0)) * self.log_prob(s, z)).mean()
+
+    @torch.no_grad()
+    def follow_target(self, s):
+        """Set α_z, or σ, so that the mean entropy at s (B, S) is the target. Returns that entropy."""
+        if not self.categorical:
+            self.std.copy_(PRIOR_STD_END ** (1 - self.share))
+            return self.latent_dim * (self.std.log() + 0.5 * math.log(2 * math.pi * math.e))
+        phi = self(s)
+        scale = phi.std(-1).mean().clamp(min=1e-8).log()
+        low, high = scale - 12, scale + 12  # of log α_z, between which the entropy rises from 0 to log Z
+        for _ in range(24):
+            middle = (low + high) / 2
+            log_p = (phi / middle.exp()).log_softmax(-1)
+            entropy = -(log_p.exp() * log_p).sum(-1).mean()
+            too_high = entropy > self.share * math.log(self.latent_dim)
+            low, high = torch.where(too_high, low, middle), torch.where(too_high, middle, high)
+        self.alpha.copy_(middle.exp())
+        return entropy
 
 
 class Posterior(nn.Module):
@@ -514,31 +575,22 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     for _ in range(args.horizon):
         a, logp_a = policy(s, z)
         e = model.action_encoder(a)
-        h = model.gru(e, h)
-        next_s = model.state_head(h)
+        h, next_s = model.step(h, e)
         rollout.append((s, a, e, logp_a, next_s))
         s = next_s
-    s, a, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
+    states, actions, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
     r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * posterior.log_prob(s, a, z)
+        r_elbo = r_elbo + args.beta * posterior.log_prob(states, actions, z)
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
-    return v_est, s, a, logp_a
-
-
-def score_function_loss(prior, s, z, v_est, prior_alpha):
-    """Score-function gradient of E[V_est(s₁, z) − α_z log π(z|s₁)] (Algorithm 1); of the two draws of z for each s₁,
-    one is the other's baseline. Args: s (B, S); z (2, B, Z) ~ prior; v_est (2, B). Returns: the loss, the entropy."""
-    logp = torch.stack([prior.log_prob(s, draw) for draw in z])  # (2, B)
-    objective = (v_est - prior_alpha * logp).detach()
-    advantage = objective - objective.flip(0)
-    return -(advantage * logp).mean(), -logp.detach().mean()
+    return v_est, states, actions, logp_a
 
 
 @contextlib.contextmanager
 def frozen(*nets):
-    """A gradient passes through these networks (None: there is none), but is not computed for their parameters."""
+    """A gradient passes through these networks (None: there is none), but is not computed for their parameters: that of
+    the policy's loss for the model would be a third of the work, and thrown away."""
     parameters = [parameter for net in nets if net is not None for parameter in net.parameters()]
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in trained:
@@ -563,16 +615,17 @@ class Agent(nn.Module):
         self.prior = Prior(latent_dim, args)
         self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
         self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.orthogonal_(parameter)
-            else:
-                nn.init.zeros_(parameter)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.GRUCell)):
+                for parameter in module.parameters():
+                    if parameter.ndim > 1:
+                        nn.init.orthogonal_(parameter)
+                    else:
+                        nn.init.zeros_(parameter)
         if args.learned_prior:  # starts as the fixed one
             nn.init.zeros_(self.prior.net[-1].weight)
         self.target_model = copy.deepcopy(self.model).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # α = args.alpha exp(log α)
-        self.register_buffer("prior_alpha", torch.zeros(()), persistent=False)  # α_z
+        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # log (α / args.alpha)
         self.to(device)
 
         def adam(parameters):
@@ -626,11 +679,11 @@ class Agent(nn.Module):
         args, model, target_model = self.args, self.model, self.target_model
         obs, a, z, reward, terminated, mask = segments
         logs = {}
-        reward = args.reward_scale * reward  # R / T
+        target_reward = args.reward_scale * reward  # R / T
         with torch.no_grad():
             if self.rnd is not None:  # relabel: the bonus is never stored
                 bonus = self.rnd.bonus(obs[1:])  # (H, B)
-                reward = reward + args.rnd_coef * bonus
+                target_reward = target_reward + args.rnd_coef * bonus
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
@@ -641,14 +694,15 @@ class Agent(nn.Module):
             v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
         h = model.init_hidden(model.encoder(obs[0]))
         e = model.action_encoder(a)  # (H, B, D)
-        hidden = []
+        rollout = []
         for t in range(args.horizon):
-            h = model.gru(e[t], h)
-            hidden.append(h)
-        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
+            h, next_s = model.step(h, e[t])
+            rollout.append(next_s)
+        next_s = torch.stack(rollout)  # (H, B, S)
         values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        assert next_s.shape == next_s_target.shape and values.shape[1:] == v_target.shape == target_reward.shape
         consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
-        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - target_reward).square()).mean()
         value_loss = (mask * (values - v_target).square().sum(0)).mean()
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
@@ -667,14 +721,15 @@ class Agent(nn.Module):
         return -self.posterior.log_prob(s, a, z).mean()
 
     def prior_loss(self, start_obs, alpha):
-        """Climb V_est(s₁, z) − α_z log π(z|s₁) (Algorithm 1) at first observations (B, O). Returns: loss, entropy."""
+        """Climb V_est(s₁, z) − α_z log π(z|s₁) (Algorithm 1) at first observations (B, O). Returns: the loss, s₁ (B,
+        S)."""
         with torch.no_grad():  # two z for each start state
             s = self.model.encoder(start_obs)
             z = torch.stack([self.prior.sample(s), self.prior.sample(s)])  # (2, B, Z)
             v_est, *_ = value_estimate(
                 self.model, self.policy, self.posterior, s.repeat(2, 1), z.flatten(0, 1), alpha, self.args, twins=1
             )  # (1, 2 * B)
-        return score_function_loss(self.prior, s, z, v_est.view(2, -1), self.prior_alpha)
+        return self.prior.loss(s, z, v_est.view(2, -1)), s
 
     def update(self, replay, with_policy, with_target):
         """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
@@ -722,11 +777,12 @@ class Agent(nn.Module):
 
             # π(z|s₁)
             if args.learned_prior:
-                prior_loss, prior_entropy = self.prior_loss(states.start_obs, alpha)
+                prior_loss, s = self.prior_loss(states.start_obs, alpha)
                 self.prior_optimizer.zero_grad()
                 prior_loss.backward()
                 clip_grad_norm_(self.prior.parameters(), args.max_grad_norm)
                 self.prior_optimizer.step()
+                prior_entropy = self.prior.follow_target(s)
                 logs |= {"prior_loss": prior_loss, "prior_entropy": prior_entropy}
 
             # α falls while the entropy is above its target −|A|
@@ -740,8 +796,11 @@ class Agent(nn.Module):
 
         # the target network, a running mean of the model
         if with_target:
-            online = [parameter.detach() for parameter in self.model.parameters()]
-            torch._foreach_lerp_(list(self.target_model.parameters()), online, args.tau)
+            with torch.no_grad():
+                for target, online in zip(self.target_model.parameters(), self.model.parameters()):
+                    target.lerp_(online, args.tau)
+                for target, online in zip(self.target_model.buffers(), self.model.buffers()):
+                    target.copy_(online)
 
         return {name: value.detach() for name, value in logs.items()}
 
@@ -791,12 +850,15 @@ def evaluate(agent, env, args, stop, run_dir, step, decisions=math.inf):
         for seed in derive_seeds(args.eval_episodes, EVALUATION):
             generator = torch.Generator(agent.device).manual_seed(seed)  # leaves the run's own RNG alone
             obs, info = env.reset(seed=seed)
-            z = agent.sample_z(obs, generator)
+            age = 0
             while SUMMARY_KEY not in info and decisions > 0 and not stop.requested:
+                if z_is_due(age):
+                    z = agent.sample_z(obs, generator)
                 if video is not None and not summaries:
                     video.draw(env)
                 action = agent.act(finite(obs), z, greedy=True)
                 obs, _, _, _, info = env.step(finite(action.cpu().numpy()))
+                age += 1
                 decisions -= 1
             if SUMMARY_KEY not in info:
                 summaries = []
@@ -829,7 +891,7 @@ def restore(run_dir, agent, replay):
 
 
 if __name__ == "__main__":
-    args, given = parse_args(Args, __doc__, CHANGEABLE)
+    args, given = parse_args(Args, __doc__, CHANGEABLE, POSITIVE | NOT_NEGATIVE)
     check_args(args, given)
     stop = Stop()
     stop.listen()
@@ -843,7 +905,8 @@ if __name__ == "__main__":
         env_kwargs = parse_env_kwargs(args.env_kwargs)
         render_mode = "rgb_array" if args.capture_video else None
         eval_env = make_env(args.env_id, 0, render_mode, args.env_options, env_kwargs)
-        sizes = obs_dim, object_dim, act_dim = state_sizes(eval_env)
+        sizes = state_sizes(eval_env)
+        obs_dim, object_dim, act_dim = sizes
         if "num_frequencies" in given and object_dim == 0:
             raise ValueError(f"--num-frequencies: no effect, {args.env_id} has no object coordinates to encode")
         envs = make_vector_env(args.env_id, args.num_envs, args.seed, args.async_envs, args.env_options, env_kwargs)
@@ -916,9 +979,9 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: act
             obs_tensor = torch.as_tensor(obs, device=device)
-            if not age.all():  # z ~ π(z|s₁), once an episode
-                starts = torch.as_tensor(age == 0, device=device)[:, None]
-                z = torch.where(starts, agent.sample_z(obs_tensor), z)
+            due = z_is_due(age)
+            if due.any():  # z ~ π(z|s₁)
+                z = torch.where(torch.as_tensor(due, device=device)[:, None], agent.sample_z(obs_tensor), z)
             a = agent.act(obs_tensor, z)
             actions = finite(a.cpu().numpy())
 
@@ -927,7 +990,7 @@ if __name__ == "__main__":
             if global_step >= args.learning_starts:
                 updates += 1
                 decay = (args.prior_decay_start, args.prior_decay_end)
-                agent.prior_alpha.fill_(np.interp(global_step, decay, (args.prior_alpha, 0)))
+                agent.prior.share.fill_(np.interp(global_step, decay, (1, 0)))
                 with_policy = updates % args.policy_frequency == 0
                 with_target = updates % args.target_network_frequency == 0
                 for key, value in agent.update(replay, with_policy, with_target).items():
@@ -968,15 +1031,16 @@ if __name__ == "__main__":
                 sps = speed.sps(global_step)
                 if sps is not None:
                     writer.add_scalar("charts/SPS", sps, global_step)
-                if updates >= args.policy_frequency:
+                if updates >= start_updates + BURN_IN:
                     check_gradients(agent, agent.optimizers())
+            counts_so_far = global_step, updates, episodes, recent, eval_due
             progress.show(global_step, speed.sps(global_step), average(recent), over)
 
             # checkpoint, then evaluate: what goes wrong there must not cost any training
             if checkpoint_due:
                 restart = True
                 writer.flush()
-                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, eval_due))
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
             if eval_due and not stop.requested:
                 summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)
                 log_evaluation(run_dir, writer, progress, global_step, summaries)
@@ -984,7 +1048,7 @@ if __name__ == "__main__":
                     over = True
                     if not checkpoint_due:
                         writer.flush()
-                        save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, eval_due))
+                        save(run_dir, agent, replay, obs, z, age, counts_so_far)
         envs.close()
         eval_env.close()
         writer.close()
@@ -995,9 +1059,9 @@ if __name__ == "__main__":
     except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
-                save(run_dir, agent, replay, obs, z, age, (global_step, updates, episodes, recent, eval_due))
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
             writer.close()
         end_on_error(error, global_step, run_dir)
         raise
     sps = speed.sps(global_step)
-    report(run_dir, args.env_id, args.seed, global_step, episodes, recent, sps=sps and round(sps, 1))
+    report(run_dir, args.env_id, args.seed, global_step, episodes, recent, sps=sps)

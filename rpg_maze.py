@@ -183,7 +183,7 @@ def check_args(args, given):
         refuse(f"--tau {args.tau}: must be at most 1")
     if args.learning_starts < args.batch_size:
         refuse(f"--batch-size {args.batch_size} is more than --learning-starts {args.learning_starts} can fill")
-    rows = args.num_envs * (args.horizon + 2)
+    rows = args.num_envs * (args.horizon + 2)  # of a segment, H + 1, and one for a start that is no transition
     if args.learning_starts < rows:
         refuse(f"--learning-starts {args.learning_starts} must be at least num_envs * (horizon + 2) = {rows}")
     if args.buffer_size < max(args.learning_starts, args.rnd_buffer_size or 0):
@@ -203,6 +203,11 @@ def check_args(args, given):
         idle({"z_baseline"}, "--beta 0")
     if args.rnd_coef == 0:
         idle({"rnd_dim", "rnd_buffer_size", "rnd_normalize"}, "--rnd-coef 0")
+
+
+def z_is_due(age):
+    """Whether z is drawn at step `age` (an array) of an episode: at its first one."""
+    return age == 0
 
 
 def latent_size(args):
@@ -250,6 +255,11 @@ class WorldModel(nn.Module):
         self.state_head = mlp(width, width, state_dim)  # s_{t+1}
         self.reward_head = mlp(state_dim + width, width, 1)
         self.values = nn.ModuleList([mlp(state_dim + latent_dim, width, 1) for _ in range(2)])
+
+    def step(self, h, e):
+        """One step of the dynamics: h_t (B, D), e_t (B, D) → h_{t+1} (B, D), s_{t+1} (B, S)."""
+        h = self.gru(e, h)
+        return h, self.state_head(h)
 
     def reward(self, next_s, e):
         """R(s_t, a_t), from what the model made of both: next_s (..., S), e (..., D) → (...)."""
@@ -551,17 +561,16 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
     for _ in range(args.horizon):
         a, logp_a = policy(s, z)
         e = model.action_encoder(a)
-        h = model.gru(e, h)
-        next_s = model.state_head(h)
+        h, next_s = model.step(h, e)
         rollout.append((s, a, e, logp_a, next_s))
         s = next_s
-    s, a, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
+    states, actions, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
     r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * (posterior.log_prob(s, a, z) - posterior.baseline(z))
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(states, actions, z) - posterior.baseline(z))
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
-    return v_est, s, a, logp_a
+    return v_est, states, actions, logp_a
 
 
 @torch.no_grad()
@@ -600,7 +609,8 @@ class PlannedActions:
 
 @contextlib.contextmanager
 def frozen(*nets):
-    """A gradient passes through these networks (None: there is none), but is not computed for their parameters."""
+    """A gradient passes through these networks (None: there is none), but is not computed for their parameters: that of
+    the policy's loss for the model would be a third of the work, and thrown away."""
     parameters = [parameter for net in nets if net is not None for parameter in net.parameters()]
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in trained:
@@ -625,13 +635,15 @@ class Agent(nn.Module):
         self.prior = Prior(latent_dim, args)
         self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
         self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.orthogonal_(parameter)
-            else:
-                nn.init.zeros_(parameter)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.GRUCell)):
+                for parameter in module.parameters():
+                    if parameter.ndim > 1:
+                        nn.init.orthogonal_(parameter)
+                    else:
+                        nn.init.zeros_(parameter)
         self.target_model = copy.deepcopy(self.model).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # α = args.alpha exp(log α)
+        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # log (α / args.alpha)
         self.to(device)
 
         def adam(parameters):
@@ -685,11 +697,11 @@ class Agent(nn.Module):
         args, model, target_model = self.args, self.model, self.target_model
         obs, a, z, reward, terminated, mask = segments
         logs = {}
-        reward = args.reward_scale * reward  # R / T
+        target_reward = args.reward_scale * reward  # R / T
         with torch.no_grad():
             if self.rnd is not None:  # relabel: the bonus is never stored
                 bonus = self.rnd.bonus(obs[1:])  # (H, B)
-                reward = reward + args.rnd_coef * bonus
+                target_reward = target_reward + args.rnd_coef * bonus
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
@@ -700,14 +712,15 @@ class Agent(nn.Module):
             v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
         h = model.init_hidden(model.encoder(obs[0]))
         e = model.action_encoder(a)  # (H, B, D)
-        hidden = []
+        rollout = []
         for t in range(args.horizon):
-            h = model.gru(e[t], h)
-            hidden.append(h)
-        next_s = model.state_head(torch.stack(hidden))  # (H, B, S)
+            h, next_s = model.step(h, e[t])
+            rollout.append(next_s)
+        next_s = torch.stack(rollout)  # (H, B, S)
         values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        assert next_s.shape == next_s_target.shape and values.shape[1:] == v_target.shape == target_reward.shape
         consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
-        reward_loss = (mask * (model.reward(next_s, e) - reward).square()).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - target_reward).square()).mean()
         value_loss = (mask * (values - v_target).square().sum(0)).mean()
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
@@ -781,8 +794,11 @@ class Agent(nn.Module):
 
         # the target network, a running mean of the model
         if with_target:
-            online = [parameter.detach() for parameter in self.model.parameters()]
-            torch._foreach_lerp_(list(self.target_model.parameters()), online, args.tau)
+            with torch.no_grad():
+                for target, online in zip(self.target_model.parameters(), self.model.parameters()):
+                    target.lerp_(online, args.tau)
+                for target, online in zip(self.target_model.buffers(), self.model.buffers()):
+                    target.copy_(online)
 
         return {name: value.detach() for name, value in logs.items()}
 
@@ -908,7 +924,7 @@ def restore(run_dir, agent, replay):
 
 
 if __name__ == "__main__":
-    args, given = parse_args(Args, __doc__, CHANGEABLE)
+    args, given = parse_args(Args, __doc__, CHANGEABLE, POSITIVE | NOT_NEGATIVE)
     check_args(args, given)
     stop = Stop()
     stop.listen()
@@ -916,7 +932,8 @@ if __name__ == "__main__":
     torch.manual_seed(args.seed)
     device = choose_device(args, given)
     latent_dim = latent_size(args)
-    sizes = obs_dim, object_dim, act_dim = *Maze.observation_space.shape, Maze.object_dim, *Maze.action_space.shape
+    sizes = *Maze.observation_space.shape, Maze.object_dim, *Maze.action_space.shape
+    obs_dim, object_dim, act_dim = sizes
     try:
         options = [] if args.goal is None else [f"goal={args.goal}"]
         envs = make_vector_env("maze", args.num_envs, args.seed, options=options)
@@ -974,9 +991,9 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: act
             obs_tensor = torch.as_tensor(obs, device=device)
-            if not age.all():  # z ~ π(z|s₁), once an episode
-                starts = torch.as_tensor(age == 0, device=device)[:, None]
-                z = torch.where(starts, agent.sample_z(obs_tensor), z)
+            due = z_is_due(age)
+            if due.any():  # z ~ π(z|s₁)
+                z = torch.where(torch.as_tensor(due, device=device)[:, None], agent.sample_z(obs_tensor), z)
             a = agent.act(obs_tensor, z)
             actions = finite(a.cpu().numpy())
 
@@ -1025,9 +1042,11 @@ if __name__ == "__main__":
                 sps = speed.sps(global_step)
                 if sps is not None:
                     writer.add_scalar("charts/SPS", sps, global_step)
-                if updates >= args.policy_frequency:
+                if updates >= start_updates + BURN_IN:
                     check_gradients(agent, agent.optimizers())
             progress.show(global_step, speed.sps(global_step), {"coverage": share(visits)}, over)
+
+            counts_so_far = global_step, updates, episodes, recent, coverage, visits, snapshots
 
             # checkpoint, with the policy that is drawn at the same step
             if figure_due:
@@ -1035,15 +1054,7 @@ if __name__ == "__main__":
             if checkpoint_due:
                 restart = True
                 writer.flush()
-                save(
-                    run_dir,
-                    agent,
-                    replay,
-                    obs,
-                    z,
-                    age,
-                    (global_step, updates, episodes, recent, coverage, visits, snapshots),
-                )
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
             if figure_due:
                 write_figures(run_dir, snapshots, visits, coverage, args.latent)
         envs.close()
@@ -1057,18 +1068,10 @@ if __name__ == "__main__":
     except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
-                save(
-                    run_dir,
-                    agent,
-                    replay,
-                    obs,
-                    z,
-                    age,
-                    (global_step, updates, episodes, recent, coverage, visits, snapshots),
-                )
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
             writer.close()
         end_on_error(error, global_step, run_dir)
         raise
     sps = speed.sps(global_step)
-    covered = {"coverage": share(visits), "sps": sps and round(sps, 1)}
+    covered = {"coverage": share(visits), "sps": sps}
     report(run_dir, "maze", args.seed, global_step, episodes, recent, **covered)

@@ -376,14 +376,13 @@ def test_policy_and_posterior_loss_keep_to_their_networks():
 
 
 def test_prior_loss_of_the_agent_imagines_from_the_first_observation():
-    """Two z ~ π(z|s₁) for each first state, their V_est, and α_z."""
+    """Two z ~ π(z|s₁) for each first state, and their V_est."""
     agent = small_agent(small_args(learned_prior=True))
-    agent.prior_alpha.fill_(0.7)
     torch.nn.init.normal_(agent.prior.net[-1].weight)
     start_obs = policy_batch(agent.args)[2]
     s_1 = agent.model.encoder(start_obs).detach()
     torch.manual_seed(7)
-    loss, entropy = agent.prior_loss(start_obs, 0.3)
+    loss, first_states = agent.prior_loss(start_obs, 0.3)
     torch.manual_seed(7)
     draws = [agent.prior.sample(s_1).detach() for _ in range(2)]
     noise = torch.stack([torch.randn(8, ACT, dtype=torch.float64) for _ in range(3)]).numpy()
@@ -397,9 +396,9 @@ def test_prior_loss_of_the_agent_imagines_from_the_first_observation():
         ]
         for i in range(2)
     ]
-    expected, expected_entropy = rpg.score_function_loss(agent.prior, s_1, torch.stack(draws), torch.tensor(v_est), 0.7)
+    expected = agent.prior.loss(s_1, torch.stack(draws), torch.tensor(v_est))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert entropy.item() == pytest.approx(expected_entropy.item(), rel=1e-6)
+    torch.testing.assert_close(first_states, s_1)
     loss.backward()
     with_gradient = {name.split(".")[0] for name, p in agent.named_parameters() if p.grad is not None}
     assert with_gradient == {"prior"}
@@ -471,11 +470,12 @@ def test_a_step_moves_the_network_of_its_optimiser_and_no_other():
         ]
         moved = dict(events)
         assert moved.pop("before rnd_optimizer") == {f"rnd.{name}" for name in ("updates", "count", "mean", "m2")}
+        assert moved.pop("before prior_optimizer") == {"prior.value_variance"}
         targets = {f"target_model.{name}" for name, _ in agent.model.named_parameters()}
         assert moved.pop("end") == targets
         for name in TRAINED:
             assert moved[name] == trained_by(agent, name).keys(), name
-            assert name == "rnd_optimizer" or not moved["before " + name]
+            assert not moved.get("before " + name)
     assert agent.rnd.updates == rpg.RND_WARMUP + 3, "the normaliser counts each update"
 
 
@@ -515,9 +515,9 @@ def update_by_hand(agent, adams, replay, with_policy, with_target):
             logs["info_loss"], _ = step("posterior_optimizer", agent.posterior_loss(s, a, states.z))
             logs["info_reward"] = -args.beta * logs["info_loss"]
         if args.learned_prior:
-            loss, entropy = agent.prior_loss(states.start_obs, logs["alpha"])
+            loss, s_1 = agent.prior_loss(states.start_obs, logs["alpha"])
             logs["prior_loss"], _ = step("prior_optimizer", loss)
-            logs["prior_entropy"] = entropy.item()
+            logs["prior_entropy"] = agent.prior.follow_target(s_1).item()
         if args.autotune:
             alpha_loss = args.alpha * agent.log_alpha.exp() * (logs["entropy"] + ACT)
             logs["alpha_loss"], slope = step("alpha_optimizer", alpha_loss)
@@ -592,15 +592,16 @@ def test_frozen_gives_back_what_it_took():
 
 
 @pytest.mark.parametrize("changes", [{}, dict(learned_prior=True), dict(latent="none", rnd_coef=0.0, autotune=False)])
-def test_a_parameter_that_nothing_trains_is_named(changes):
-    """One without an optimiser, and one with an optimiser whose loss does not reach it; the agent's own are fine."""
+def test_a_parameter_that_nothing_trains_is_named(changes, monkeypatch, capsys):
+    """One without an optimiser, one that is not the agent's, and (a warning) one that no loss reaches, with moments of
+    a checkpoint too; the agent's own are fine."""
+    monkeypatch.setattr(envs.check_gradients, "warned", False, raising=False)
     agent = small_agent(small_args(batch_size=16, **changes))
     replay = random_replay(latent=agent.args.latent)
     envs.check_optimizers(agent, agent.optimizers())
-    with pytest.raises(ValueError, match=r"model_optimizer: no loss gives Agent\.model\.encoder\.1\.0\.weight a grad"):
-        envs.check_gradients(agent, agent.optimizers())
     agent.update(replay, True, True)
     envs.check_gradients(agent, agent.optimizers())
+    assert capsys.readouterr().err == ""
     agent.decoder = torch.nn.Linear(5, OBS)
     with pytest.raises(ValueError, match=r"no optimiser trains Agent\.decoder\.weight: .*requires_grad_\(False\)"):
         envs.check_optimizers(agent, agent.optimizers())
@@ -609,11 +610,16 @@ def test_a_parameter_that_nothing_trains_is_named(changes):
         envs.check_optimizers(agent, agent.optimizers())
     agent.decoder_optimizer = torch.optim.Adam([agent.decoder.bias])
     envs.check_optimizers(agent, agent.optimizers())
+    agent.decoder_optimizer.state[agent.decoder.bias] = {"step": torch.ones(())}  # as after a resume
     agent.update(replay, True, True)
-    with pytest.raises(ValueError, match=r"decoder_optimizer: no loss gives Agent\.decoder\.bias a gradient"):
+    for _ in range(2):
         envs.check_gradients(agent, agent.optimizers())
-    agent.decoder.requires_grad_(False)
-    envs.check_optimizers(agent, {name: agent.optimizers()[name] for name in agent.optimizers() if name[:3] != "dec"})
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "decoder_optimizer has not trained Agent.decoder.bias yet" in err
+    heads = [torch.nn.Linear(2, 2)]  # in a plain list: no part of the agent, so that no checkpoint would hold it
+    agent.heads_optimizer = torch.optim.Adam(heads[0].parameters())
+    with pytest.raises(ValueError, match=r"heads_optimizer trains a parameter of shape \(2, 2\) .* nn.ModuleList"):
+        envs.check_optimizers(agent, agent.optimizers())
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
@@ -863,10 +869,11 @@ def learned_prior(latent, output):
 
 
 def test_learned_categorical_prior_samples_follow_its_logits():
-    """Frequencies of the sampled categories against the softmax of the logits; log_prob is its logarithm."""
-    logits = np.array([0.5, -1.0, 1.5])
-    p = np.exp(logits) / np.exp(logits).sum()
-    prior = learned_prior("categorical", logits)
+    """Frequencies of the sampled categories against softmax(φ / α_z); log_prob is its logarithm."""
+    phi, alpha = np.array([0.5, -1.0, 1.5]), 0.7
+    p = np.exp(phi / alpha) / np.exp(phi / alpha).sum()
+    prior = learned_prior("categorical", phi)
+    prior.alpha.fill_(alpha)
     torch.manual_seed(0)
     s = torch.zeros(20_000, 5, dtype=torch.float64)
     z = prior.sample(s)
@@ -875,15 +882,17 @@ def test_learned_categorical_prior_samples_follow_its_logits():
 
 
 def test_learned_gaussian_prior_samples_follow_its_network():
-    """z ~ N(mean, exp(clip(log std, −5, 2))²); log_prob is that normal's."""
-    mean, log_std, std = [1.0, -2.0, 0.0], [0.5, -9.0, 7.0], [math.exp(0.5), math.exp(-5), math.exp(2)]
-    prior = learned_prior("gaussian", [*mean, *log_std])
+    """z ~ N(2 tanh(φ / 2), σ²); log_prob is that normal's."""
+    out, std = np.array([1.0, -9.0, 0.0]), 0.3
+    mean = 2 * np.tanh(out / 2)
+    prior = learned_prior("gaussian", out)
+    prior.std.fill_(std)
     torch.manual_seed(0)
     s = torch.zeros(20_000, 5, dtype=torch.float64)
     z = prior.sample(s).detach().numpy()
     logp = prior.log_prob(s[:50], torch.tensor(z[:50])).detach()
     for i in range(3):
-        assert stats.kstest((z[:, i] - mean[i]) / std[i], "norm").pvalue > 1e-3
+        assert stats.kstest((z[:, i] - mean[i]) / std, "norm").pvalue > 1e-3
     np.testing.assert_allclose(logp, [stats.norm.logpdf(x, mean, std).sum() for x in z[:50]], rtol=1e-9)
 
 
@@ -898,68 +907,115 @@ def test_prior_sampling_with_a_generator_leaves_the_global_rng_alone(latent):
     assert not torch.equal(prior.sample(s), prior.sample(s)) and not torch.equal(torch.get_rng_state(), before)
 
 
-# the prior's loss
-def test_score_function_loss_gradient_is_that_of_the_bandit_objective():
-    """Expected over all pairs of draws, it is −d/dlogits Σ_z p(z)(V(z) − α_z log p(z)), here by finite differences."""
-    logits, v, alpha = np.array([0.5, -1.0, 1.5]), np.array([2.0, -1.0, 0.3]), 0.7
+# the prior's loss and entropy
+def test_prior_loss_gradient_is_that_of_the_bandit_objective():
+    """Expected over all pairs of draws, it is −α_z d/dlogits Σ_z p(z)(V(z) − α_z log p(z)), here by finite differences;
+    d/dφ is d/dlogits / α_z, and two draws count twice."""
+    phi, v, alpha = np.array([0.5, -1.0, 1.5]), np.array([2.0, -1.0, 0.3]), 0.7
 
-    def objective(logits):
-        p = np.exp(logits) / np.exp(logits).sum()
+    def objective(phi):
+        p = np.exp(phi / alpha) / np.exp(phi / alpha).sum()
         return sum(p[z] * (v[z] - alpha * math.log(p[z])) for z in range(3))
 
-    prior, s, eye = learned_prior("categorical", logits), torch.zeros(1, 5, dtype=torch.float64), np.eye(3)
-    p, gradient, entropy = np.exp(logits) / np.exp(logits).sum(), np.zeros(3), 0.0
+    prior, s, eye = learned_prior("categorical", phi), torch.zeros(1, 5, dtype=torch.float64), np.eye(3)
+    prior.alpha.fill_(alpha)
+    p, gradient = np.exp(phi / alpha) / np.exp(phi / alpha).sum(), np.zeros(3)
     for first in range(3):
         for second in range(3):
             z, v_est = torch.tensor(eye[[first, second]])[:, None], torch.tensor(v[[first, second]])[:, None]
-            loss, mean = rpg.score_function_loss(prior, s, z, v_est, alpha)
+            prior.value_variance.fill_((1 - 0.01 * (v[first] - v[second]) ** 2) / 0.99)  # its running mean comes to 1
+            loss = prior.loss(s, z, v_est)
             gradient += p[first] * p[second] * torch.autograd.grad(loss, prior.net[-1].bias)[0].numpy()
-            entropy += p[first] * p[second] * mean.item()
-    expected = [(objective(logits + 1e-5 * eye[i]) - objective(logits - 1e-5 * eye[i])) / 2e-5 for i in range(3)]
-    np.testing.assert_allclose(gradient, -np.array(expected), rtol=1e-6)
-    assert entropy == pytest.approx(-(p * np.log(p)).sum())
+    expected = [(objective(phi + 1e-5 * eye[i]) - objective(phi - 1e-5 * eye[i])) / 2e-5 for i in range(3)]
+    np.testing.assert_allclose(gradient, -alpha * np.array(expected), rtol=1e-6)
 
 
-def test_score_function_loss_pairs_the_draws_of_each_state():
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_prior_loss_pairs_the_draws_of_each_state(latent):
     """The loss of a batch is the mean of those of its states: one state's draw is no baseline for another."""
-    prior, s = learned_prior("gaussian", [0.3, -0.2, 0.1, 0.0, 0.4, -0.5]), torch.randn(4, 5, dtype=torch.float64)
+    prior, s = learned_prior(latent, [0.3, -0.2, 0.1]), torch.randn(4, 5, dtype=torch.float64)
     torch.nn.init.normal_(prior.net[-1].weight)
-    z, v_est = torch.randn(2, 4, LAT, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
-    each = [
-        rpg.score_function_loss(prior, s[b : b + 1], z[:, b : b + 1], v_est[:, b : b + 1], 0.3)[0].item()
-        for b in range(4)
-    ]
-    assert rpg.score_function_loss(prior, s, z, v_est, 0.3)[0].item() == pytest.approx(np.mean(each))
+    z, v_est = torch.stack([prior.sample(s), prior.sample(s)]).detach(), torch.randn(2, 4, dtype=torch.float64)
+    whole, each = prior.loss(s, z, v_est).item(), []
+    v_est = v_est / prior.value_variance.sqrt()
+    for b in range(4):
+        pair = v_est[:, b : b + 1]
+        difference = (pair[0] - pair[1]).square().item() * (z[0, b] != z[1, b]).any().item()
+        prior.value_variance.fill_((1.0 - 0.01 * difference) / 0.99)  # so that the running mean comes to 1
+        each.append(prior.loss(s[b : b + 1], z[:, b : b + 1], pair).item())
+    assert whole == pytest.approx(np.mean(each))
 
 
-def test_score_function_loss_drives_a_categorical_prior_to_the_boltzmann_distribution():
-    """The maximum of Σ_z p(z)(V(z) − α_z log p(z)) is p = softmax(V / α_z)."""
-    v, alpha = torch.tensor([0.2, 1.0, 0.5], dtype=torch.float64), 0.5
+def test_gaussian_prior_loss_is_the_score_function_s():
+    """−(V₁ − V₂)(log π(z₁) − log π(z₂)) / 2 of each state; its gradient climbs E[V], here a linear V's: φ → φ + V."""
+    prior, s = learned_prior("gaussian", [0.3, -0.2, 0.1]), torch.zeros(2, 5, dtype=torch.float64)
+    prior.std.fill_(0.5)
+    z, v = torch.randn(2, 2, LAT, dtype=torch.float64), torch.randn(2, 2, dtype=torch.float64)
+    mean = 2 * np.tanh(np.array([0.3, -0.2, 0.1]) / 2)
+    logp = [[stats.norm.logpdf(z[i, b], mean, 0.5).sum() for b in range(2)] for i in range(2)]
+    differences = [v[0, b].item() - v[1, b].item() for b in range(2)]
+    scale = math.sqrt(np.mean(np.square(differences)))  # values are in units of their spread over z
+    expected = np.mean([-differences[b] / scale * (logp[0][b] - logp[1][b]) / 2 for b in range(2)])
+    assert prior.loss(s, z, v).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
+def test_categorical_prior_s_entropy_follows_its_target(spread):
+    """A bandit of 12 arms whose values differ by `spread`: while the target falls from log 12 to 0 the entropy at
+    states that the update did not see stays within 2 % of log 12, half-way π is softmax(V / α_z), at the end the best
+    arm."""
     torch.manual_seed(0)
-    prior, s = learned_prior("categorical", [1.0, -1.0, 0.0]), torch.zeros(256, 5, dtype=torch.float64)
-    adam = torch.optim.Adam(prior.parameters(), 0.02)
-    for _ in range(200):
-        z = torch.stack([prior.sample(s), prior.sample(s)])
-        loss = rpg.score_function_loss(prior, s, z, (z * v).sum(-1), alpha)[0]
-        adam.zero_grad(), loss.backward(), adam.step()
-    p = prior.log_prob(s[:3], torch.eye(3, dtype=torch.float64)).exp().detach().numpy()
-    boltzmann = np.exp(v.numpy() / alpha)
-    np.testing.assert_allclose(p, boltzmann / boltzmann.sum(), atol=0.03)
-
-
-def test_score_function_loss_drives_a_gaussian_prior_to_the_boltzmann_distribution():
-    """For V = −c/2 ‖z − m‖² the maximum is N(m, α_z / c)."""
-    c, alpha, m = 2.0, 0.5, torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
-    torch.manual_seed(0)
-    prior, s = learned_prior("gaussian", [0.0] * 6), torch.zeros(256, 5, dtype=torch.float64)
-    adam = torch.optim.Adam(prior.parameters(), 0.01)
-    for _ in range(400):
+    prior = rpg.Prior(12, small_args(latent="categorical", latent_dim=12, learned_prior=True, hidden_dim=32))
+    torch.nn.init.zeros_(prior.net[-1].weight)
+    adam = torch.optim.Adam(prior.parameters(), 1e-3)
+    v = spread * torch.linspace(0, 1, 12)[torch.randperm(12)]
+    steps = 2000
+    for i in range(steps + 1):
+        prior.share.fill_(1 - i / steps)
+        s = torch.randn(64, 5)
         z = torch.stack([prior.sample(s), prior.sample(s)]).detach()
-        loss = rpg.score_function_loss(prior, s, z, -c / 2 * (z - m).square().sum(-1), alpha)[0]
-        adam.zero_grad(), loss.backward(), adam.step()
-    mean, log_std = prior.net(s[0]).detach().chunk(2)
-    np.testing.assert_allclose(mean, m, atol=0.08)
-    np.testing.assert_allclose(log_std.exp(), math.sqrt(alpha / c), atol=0.08)
+        loss = prior.loss(s, z, (z * v).sum(-1))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        entropy = prior.follow_target(s).item()
+        if i % 100 == 0:
+            p = (prior(torch.randn(500, 5)) / prior.alpha).softmax(-1).detach().numpy().clip(1e-30)
+            unseen = -(p * np.log(p)).sum(-1).mean()
+            assert abs(unseen - (1 - i / steps) * math.log(12)) < 0.02 * math.log(12), i
+            assert abs(entropy - (1 - i / steps) * math.log(12)) < 1e-3 * math.log(12), i
+        if i == steps // 2:
+            boltzmann = (v / prior.value_variance.sqrt() / prior.alpha).softmax(-1).numpy()
+            np.testing.assert_allclose(p.mean(0), boltzmann, atol=0.05)
+    assert (prior.sample(torch.randn(500, 5)) @ v).mean() > 0.9 * spread
+
+
+def test_gaussian_prior_s_entropy_follows_its_target():
+    """The entropy of N(φ, σ²) in d dimensions is d (log σ + ½ log 2πe), linear in the share of its way down."""
+    prior = learned_prior("gaussian", [0.0] * 3)
+    s = torch.zeros(2, 5, dtype=torch.float64)
+    for share, std in ((1.0, 1.0), (0.5, math.sqrt(rpg.PRIOR_STD_END)), (0.0, rpg.PRIOR_STD_END)):
+        prior.share.fill_(share)
+        entropy = prior.follow_target(s).item()
+        assert prior.std.item() == pytest.approx(std)
+        assert entropy == pytest.approx(stats.norm(0, std).entropy() * 3)
+
+
+def test_gaussian_prior_climbs_to_the_best_z():
+    """V = −‖z − m‖²: the mean ends at m, whatever V's scale."""
+    m = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
+    for scale in (0.01, 100.0):
+        torch.manual_seed(0)
+        prior, s = learned_prior("gaussian", [0.0] * 3), torch.zeros(256, 5, dtype=torch.float64)
+        prior.std.fill_(0.3)
+        adam = torch.optim.Adam(prior.parameters(), 0.01)
+        for _ in range(400):
+            z = torch.stack([prior.sample(s), prior.sample(s)]).detach()
+            loss = prior.loss(s, z, -scale * (z - m).square().sum(-1))
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        np.testing.assert_allclose(prior(s[0]).detach(), m, atol=0.1)
 
 
 # random network distillation
@@ -1366,7 +1422,6 @@ BAD = [
     ({"latent": "none"}, {"posterior_std"}, "--posterior-std"),
     ({"latent": "none", "learned_prior": True}, {"learned_prior"}, "--learned-prior"),
     ({"latent": "categorical"}, {"posterior_std"}, "--posterior-std"),
-    ({}, {"prior_alpha"}, "--prior-alpha"),
     ({}, {"prior_decay_start"}, "--prior-decay-start"),
     ({}, {"prior_decay_end"}, "--prior-decay-end"),
     ({"rnd_coef": 0.0}, {"rnd_coef", "rnd_dim"}, "--rnd-dim"),
@@ -1420,7 +1475,7 @@ GOOD = (
         {"seed": 2**63 - 1},
         {"learning_starts": 25, "batch_size": 25},
         {"latent": "categorical", "latent_dim": 4, "beta": 0.01},
-        {"learned_prior": True, "prior_alpha": 0.0, "prior_decay_start": 0, "prior_decay_end": 1},
+        {"learned_prior": True, "prior_decay_start": 0, "prior_decay_end": 1},
         {"resume": "runs/x", "total_timesteps": 0},
         {"resume": "runs/x", "eval_frequency": 0, "eval_episodes": 3},
         {"eval_episodes": 3, "capture_video": True},

@@ -33,7 +33,7 @@ restore
 OWN = {  # what the maze has instead: its z is never learned, so that the reward can have a baseline
     "value_estimate": {
         "Sec. 4.3, less a baseline": "Sec. 4.3",
-        "(posterior.log_prob(s, a, z) - posterior.baseline(z))": "posterior.log_prob(s, a, z)",
+        "(posterior.log_prob(states, actions, z) - posterior.baseline(z))": "posterior.log_prob(states, actions, z)",
     },
     "Agent.update": {
         """                info = -info_loss - self.posterior.baseline(states.z).mean()
@@ -42,11 +42,12 @@ OWN = {  # what the maze has instead: its z is never learned, so that the reward
 
             # π(z|s₁)
             if args.learned_prior:
-                prior_loss, prior_entropy = self.prior_loss(states.start_obs, alpha)
+                prior_loss, s = self.prior_loss(states.start_obs, alpha)
                 self.prior_optimizer.zero_grad()
                 prior_loss.backward()
                 clip_grad_norm_(self.prior.parameters(), args.max_grad_norm)
                 self.prior_optimizer.step()
+                prior_entropy = self.prior.follow_target(s)
                 logs |= {"prior_loss": prior_loss, "prior_entropy": prior_entropy}
 """
     },
@@ -219,8 +220,7 @@ def test_planning_finds_the_best_first_action():
     model = SimpleNamespace(
         init_hidden=lambda s: s,
         action_encoder=lambda a: a,
-        gru=lambda e, h: h + e,
-        state_head=lambda h: h,
+        step=lambda h, e: (h + e, h + e),
         reward=lambda next_s, e: -(next_s - goal).square().sum(-1),
         value=lambda s, z, twins: torch.zeros(twins, *s.shape[:-1]),
     )

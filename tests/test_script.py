@@ -852,3 +852,43 @@ def test_a_thousand_updates_learn(tmp_path):
     logged = scalars(tmp_path / summary["run_dir"])
     before = np.mean([value for step, value in logged["charts/success_final"] if step <= 400])
     assert summary["success_final"] > max(0.8, before + 0.3)
+
+
+@pytest.mark.parametrize(
+    "edit, says",
+    [
+        (
+            ("    # --- speed", "    action_penalty: float = 0.0  # of a fork\n    # --- speed"),
+            "no line reads args.action_penalty",
+        ),
+        (('POSITIVE = {"num_threads"', 'POSITIVE = {"num_thread"'), "'num_thread' is in a list of flags"),
+    ],
+)
+def test_a_fork_s_slip_with_flags_is_one_line(tmp_path, edit, says):
+    """A flag that nothing reads, and a list of flags with a name that is none."""
+    text = (ROOT / "rpg.py").read_text()
+    assert edit[0] in text
+    (tmp_path / "fork.py").write_text(text.replace(*edit))
+    command = [sys.executable, tmp_path / "fork.py", "--env-id", "toy_envs:Toy-v0"]
+    env = ENV | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not list(tmp_path.glob("runs"))
+
+
+def test_a_flag_that_begins_with_no(tmp_path):
+    """--no-bonus of a fork is its own flag, not the opposite of --bonus."""
+    script = """
+import dataclasses, sys, envs
+@dataclasses.dataclass
+class Args:
+    no_bonus: bool = False  # a flag
+    bonus_scale: float = 1.0  # another
+    tune: bool = True  # a third
+args, given = envs.parse_args(Args, "A script.")
+print(args.no_bonus, args.bonus_scale, args.tune, sorted(given))
+"""
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, tmp_path / "script.py", "--no-bonus", "--no-tune"]
+    done = subprocess.run(command, env=ENV | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "True 1.0 False ['no_bonus', 'tune']\n", done.stderr
