@@ -42,8 +42,9 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
     "Fig. 8 D: RND": {
         "ours": "Ours",
         "no-encoding": "No embedding",
-        "small-buffer": "No buffer",
-        "no-buffer": "No buffer",  # both of ours stand for the paper's, whose size it doesn't give
+        "small-replay": "No buffer",  # --buffer-size 2000 for everything, as in the official code
+        "small-buffer": None,  # RND's window alone: the newest 2000 transitions,
+        "no-buffer": None,  # or 250
         "no-normalisation": None,
     },
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},

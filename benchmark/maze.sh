@@ -13,6 +13,7 @@ for seed in 1 2 3 4 5; do
   for beta in 0 0.0001 0.005 0.05; do echo "--exp-name beta-$beta --seed $seed --beta $beta"; done
   for dim in 6 3 1; do echo "--exp-name d-$dim --seed $seed --latent-dim $dim"; done
   echo "--exp-name no-encoding --seed $seed --num-frequencies 0"
+  echo "--exp-name small-replay --seed $seed --buffer-size 2000"
   echo "--exp-name small-buffer --seed $seed --rnd-buffer-size 2000"
   echo "--exp-name no-buffer --seed $seed --rnd-buffer-size 250"
   echo "--exp-name no-normalisation --seed $seed --no-rnd-normalize"
