@@ -1179,7 +1179,7 @@ def import_module_of(env_id: str) -> None:
             f"{env_id!r}: there is no module {module!r} among the installed packages nor in {', '.join(places)}; "
             "the environment variable PYTHONPATH adds a directory"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{env_id!r}: its module {module!r} cannot be imported: {failure(error)}") from error
 
 
@@ -1248,7 +1248,9 @@ def with_unit_actions(env: gym.Env, env_id: str) -> gym.Env:
     space = env.action_space
     Box = gym.spaces.Box
     is_vector = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1
-    if not is_vector or not np.isfinite([space.low, space.high]).all():
+    with np.errstate(over="ignore"):
+        is_bounded = is_vector and np.isfinite([space.low, space.high, space.high - space.low]).all()
+    if not is_bounded:
         has = f"the action space {one_line(space)}"
         if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
             has = "discrete actions"
@@ -1327,7 +1329,7 @@ def success_of(info: dict) -> float:
         return math.nan
     try:
         values = np.asarray(success, np.float64)
-    except (TypeError, ValueError):
+    except Exception:  # whatever its own conversion raises
         return math.nan
     if values.size == 0:
         return math.nan
@@ -1338,7 +1340,7 @@ class Standard(gym.Wrapper):
     """What the scripts see of any environment, in training and evaluation alike.
 
     Observations: cast here and nowhere else, to float32 (images: uint8) of the shape that the space declares.
-      ValueError for another shape. Rewards: float; terminated and truncated: bool.
+      ValueError for another shape. Actions: a copy, of the space's dtype. Rewards: float; both ends: bool.
     Info: nothing of the environment's own. At an episode's last step {SUMMARY_KEY: float64 (4,), in the order of
       SUMMARY}, else {}. Success is that of the last step (the paper's curves) and that of any step; nan if unknown.
     reset(seed=) also seeds what an environment may draw from beside its own generator: its spaces, and the global ones
@@ -1352,6 +1354,7 @@ class Standard(gym.Wrapper):
         space = env.observation_space
         self._shape = space.shape
         self._dtype = np.float32
+        self._action_dtype = env.action_space.dtype
         if is_image(space):
             self._dtype = np.uint8
         elif space.dtype != np.float32:
@@ -1364,14 +1367,21 @@ class Standard(gym.Wrapper):
             seed_global_rng(seed)
             self.unwrapped.observation_space.seed(seed)
             self.unwrapped.action_space.seed(seed)
-        obs, _ = self.env.reset(seed=seed, options=options)
+        try:
+            obs, _ = self.env.reset(seed=seed, options=options)
+        except SystemExit as error:
+            raise RuntimeError("the environment's own code calls sys.exit") from error
         self._return = 0.0
         self._length = 0
         self._success_any = math.nan
         return self._cast(obs), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        action = np.array(action, self._action_dtype)  # a copy, which the environment may write to
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+        except SystemExit as error:  # it would end the run without a word, perhaps as a success
+            raise RuntimeError("the environment's own code calls sys.exit") from error
         if type(reward) is not float:  # of another type, or an array of one
             reward = np.asarray(reward, np.float64).item()
         terminated = bool(terminated)
@@ -1413,15 +1423,19 @@ def seed_global_rng(seed: int) -> None:
 
 @contextlib.contextmanager
 def own_rng() -> Iterator[None]:
-    """A block that leaves the global generators of Python and NumPy as it found them: what an evaluation draws, and the
-    seeds that it sets, do not change the training beside it."""
+    """A block that leaves the global generators of Python, NumPy and torch as it found them: what an evaluation draws,
+    and the seeds that it sets, do not change the training beside it."""
     python_state = random.getstate()
     numpy_state = np.random.get_state()
+    torch = sys.modules.get("torch")
+    torch_state = torch.get_rng_state() if torch is not None else None
     try:
         yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        if torch is not None:
+            torch.set_rng_state(torch_state)
 
 
 VIDEO_FPS = 25.0  # frames a second where an environment does not say
@@ -1488,7 +1502,7 @@ class Video:
             return
         try:
             frame = env.render()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(error)
             return
         self.add(frame)
@@ -1627,6 +1641,8 @@ def make_env(
         env.action_space.seed(seed)
         if render_mode is not None:
             draw_first_frame(env, env_id)
+    except SystemExit as error:  # it would end the program without a word
+        raise ValueError(f"{env_id}: its own code calls sys.exit({error})") from error
     except Exception as error:
         if isinstance(error, ValueError) or not is_opengl_error(error):
             raise
@@ -1750,8 +1766,10 @@ def make_vector_env(
                 handlers[number] = signal.signal(number, signal.SIG_IGN)
         try:
             return Workers(makers, context="spawn", autoreset_mode=mode)
-        except EOFError as error:
-            raise ValueError(f"{env_id}: a worker process died while it started") from error
+        except (EOFError, ConnectionError) as error:
+            raise ValueError(
+                f"{env_id}: a worker process ended while it started (its message is above); try it without --async-envs"
+            ) from error
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -1805,15 +1823,16 @@ def whole_number(text: str) -> int:
     return int(number)
 
 
-def parse_flags(args_class: type, description: str, default: Any) -> Any:
+def parse_flags(args_class: type, script: str, description: str, default: Any) -> Any:
     """An instance of a dataclass from the command line, by tyro. `--help` shows the dataclass's own groups (the
     comments `# --- name` above its fields) and the comment behind each field; integers may be written as 2e6."""
     import tyro
 
     types = get_type_hints(args_class)
+    (tree,) = (node for node in ast.parse(script).body if getattr(node, "name", None) == args_class.__name__)
     heading = "flags"
     groups: dict[str, list] = {}
-    for line in inspect.getsource(args_class).splitlines():
+    for line in script.splitlines()[tree.lineno : tree.end_lineno]:
         marker = re.match(r"    # --- (.*)", line)
         flag = re.match(r"    (\w+): [^#]*(?:# (.*))?", line)
         if marker:
@@ -1851,11 +1870,11 @@ def parse_flags(args_class: type, description: str, default: Any) -> Any:
     return args_class(**flat)
 
 
-def check_flags(args_class: type, listed: Collection[str]) -> None:
-    """Refuse a script in which no line reads a flag (as args.name), or that lists a flag which it does not have."""
+def check_flags(args_class: type, script: str, listed: Collection[str]) -> None:
+    """Refuse a script, a text, in which no line reads a flag (as args.name), or that lists a flag which it does not
+    have."""
     names = [field.name for field in dataclasses.fields(args_class)]
-    text = Path(sys.modules[args_class.__module__].__file__).read_text(encoding="utf-8")
-    text += Path(__file__).read_text(encoding="utf-8")
+    text = script + Path(__file__).read_text(encoding="utf-8")
     for name in names:
         if re.search(rf"\bargs\.{name}\b", text) is None:
             refuse(f"--{name.replace('_', '-')}: no line reads args.{name}")
@@ -1870,7 +1889,13 @@ def parse_args(
     and only those that are `changeable` may be typed differently: else one line, exit code 2. `listed`: other flags
     that the script names (see check_flags)."""
     prepare_console()
-    check_flags(args_class, {*changeable, *listed})
+    global started_in
+    started_in = Path.cwd()
+    file = inspect.currentframe().f_back.f_code.co_filename  # the script, where sys.modules["__main__"] is a profiler
+    if args_class.__module__ != "__main__":
+        file = sys.modules[args_class.__module__].__file__
+    script = Path(file).read_text(encoding="utf-8")
+    check_flags(args_class, script, {*changeable, *listed})
     description = (description or "").split("\n\n")[0]  # none under python -OO
     words = [word[2:].split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
     names = {field.name for field in dataclasses.fields(args_class)}
@@ -1878,12 +1903,14 @@ def parse_args(
     for word in words:
         name = word.replace("-", "_")
         given.add(name if name in names else name.removeprefix("no_"))
-    args = parse_flags(args_class, description, args_class())
+    args = parse_flags(args_class, script, description, args_class())
     if getattr(args, "resume", None) is None:  # (rpg_bandit.py has no such flag)
         return args, given
+    if not Path(args.resume).is_dir():
+        refuse(f"--resume {args.resume}: there is no such directory")
     try:
         saved = load_args(args.resume, args_class)
-        args = parse_flags(args_class, description, saved)
+        args = parse_flags(args_class, script, description, saved)
     except (OSError, ValueError, TypeError):
         refuse(f"--resume {args.resume}: not the directory of a run (no args.json with just this script's flags)")
     for name in sorted((given & names) - set(changeable)):
@@ -1906,12 +1933,21 @@ def flag_text(name: str, value: Any) -> str:
     return f"--{flag} {value}"
 
 
-def make_run_dir(env_id: str, exp_name: str, seed: int) -> Path:
-    """Make and return runs/<env_id>__<exp_name>__<seed>__<time>, without characters that a file system may refuse; with
-    a number behind it where another run of the same second has that name."""
+started_in = Path.cwd()  # set by parse_args; an environment's code may change the working directory
+
+
+def short(path: Path) -> str:
+    """A path as a user would type it where the program was started."""
+    path = Path(path)
+    return str(path.relative_to(started_in) if path.is_relative_to(started_in) else path)
+
+
+def make_run_dir(runs: Path, env_id: str, exp_name: str, seed: int) -> Path:
+    """Make and return `runs`/<env_id>__<exp_name>__<seed>__<time>, without characters that a file system may refuse;
+    with a number behind it where another run of the same second has that name."""
     name = re.sub(r"[^\w.+=,@-]+", "-", f"{env_id}__{exp_name}__{seed}__{int(time.time())}")
     for attempt in itertools.count(1):
-        run_dir = Path("runs", name if attempt == 1 else f"{name}-{attempt}")
+        run_dir = runs / (name if attempt == 1 else f"{name}-{attempt}")
         if not run_dir.exists():
             with contextlib.suppress(FileExistsError):  # another run was faster
                 run_dir.mkdir(parents=True)
@@ -1933,6 +1969,7 @@ def lock(run_dir: Path) -> bool:
         return False
     except OSError:  # a file system without locks
         pass
+    os.register_at_fork(after_in_child=lambda: os.close(descriptor))  # an environment's child must not hold it
     return True
 
 
@@ -2038,22 +2075,27 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._numbers: set[int] = set()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
 
     def listen(self) -> None:
-        """Take over the signals; but not a SIGHUP that `nohup` has the process ignore."""
-        for number in self._numbers():
-            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+        """Take over the signals; but not a SIGHUP that `nohup` has the process ignore. Again after foreign code has run
+        that may have handlers of its own."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and (name == "SIGINT" or signal.getsignal(number) is not signal.SIG_IGN):
+                self._numbers.add(number)
                 signal.signal(number, self._handle)
 
-    @staticmethod
-    def _numbers() -> list[int]:
-        names = ("SIGINT", "SIGTERM", "SIGHUP")
-        return [getattr(signal, name) for name in names if hasattr(signal, name)]
+    def _forget(self) -> None:
+        """The default handlers: for a second signal, and in an environment's child processes."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
 
     def _handle(self, number: int, frame: Any) -> None:
         self.requested = True
-        for number in self._numbers():
-            signal.signal(number, signal.SIG_DFL)
+        self._forget()
         with contextlib.suppress(OSError):  # not print, which may be what was interrupted
             os.write(2, b"\nstopping after this step, with a checkpoint; once more: at once\n")
 
@@ -2061,15 +2103,25 @@ class Stop:
 def free_memory() -> float:
     """Bytes that this process can still take, by the kernel and by its container; infinite where neither tells."""
     free = [math.inf]
+    groups = [Path("/sys/fs/cgroup")]
     with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
+        own = Path("/proc/self/cgroup").read_text().splitlines()[-1].partition("::")[2].strip("/")
+        groups = [Path("/sys/fs/cgroup", own), *Path("/sys/fs/cgroup", own).parents]
+    for group in groups:
+        free.append(free_in_group(group))
+    return min(free)
+
+
+def free_in_group(group: Path) -> float:
+    """Bytes that a container (cgroup v2) can still take; infinite if it has no limit."""
+    with contextlib.suppress(OSError, ValueError):
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])
-        free.append(int((group / "memory.max").read_text()) - used)
-    return min(free)
+        return int((group / "memory.max").read_text()) - used
+    return math.inf
 
 
 def require_memory(size: float, what: str, device: Any) -> None:
@@ -2117,9 +2169,10 @@ def introduce(run_dir: Path, env_id: str, sizes: tuple[int, int, int], num_envs:
     """The first line that a run prints; sizes as by state_sizes."""
     obs_dim, object_dim, act_dim = sizes
     say(
-        f"{run_dir} | {env_id}: observation {obs_dim}, of these {object_dim} object coordinates, action {act_dim} | "
+        f"{short(run_dir)} | "
+        f"{env_id}: observation {obs_dim}, of these {object_dim} object coordinates, action {act_dim} | "
         f"{num_envs} environment{'s' * (num_envs > 1)} | {device_name(device)} | "
-        f"Ctrl-C stops it with a checkpoint, --resume {run_dir} goes on"
+        f"Ctrl-C stops it with a checkpoint, --resume {short(run_dir)} goes on"
     )
 
 
@@ -2152,7 +2205,10 @@ def read_summaries(path: Path) -> list[list[float]]:
     """The rows [step, episode, *SUMMARY] of an eval.csv; none if there is no such file."""
     if not path.exists():
         return []
-    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist()
+    try:
+        return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist()
+    except ValueError as error:
+        raise OSError(f"{path} is no table of evaluations any more: repair it, or move it away ({error})") from error
 
 
 def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) -> None:
@@ -2258,7 +2314,7 @@ def report(
     run_dir: Path, env_id: str, seed: int, step: int, training_episodes: int, summaries: Sequence, **more
 ) -> None:
     """The last line on standard output: a JSON object with the means of these summaries and `more`."""
-    result = {"run_dir": str(run_dir), "env_id": env_id, "seed": seed, "global_step": step}
+    result = {"run_dir": short(run_dir), "env_id": env_id, "seed": seed, "global_step": step}
     result |= {"training_episodes": training_episodes, "episodes": len(summaries)}
     result |= dict.fromkeys(SUMMARY) | average(summaries)
     for name, value in more.items():
@@ -2272,7 +2328,7 @@ def end_on_nan(error: NotFinite, losses: dict[str, Any], step: int, run_dir: Pat
     for key, total in losses.items():
         if not total.isfinite():
             message = f"losses/{key} is nan or infinite"
-    refuse(f"{message}, at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any", 1)
+    refuse(f"{message}, at step {step}; --resume {short(run_dir)} goes on from the newest checkpoint, if any", 1)
 
 
 def raised_by_environment(error: BaseException) -> bool:
@@ -2284,7 +2340,7 @@ def raised_by_environment(error: BaseException) -> bool:
 def end_on_error(error: BaseException, step: int, run_dir: Path) -> None:
     """One line, exit code 1, where no code is at fault: a full disk, a worker that died, no compiler. Else a line,
     after which the caller raises the error."""
-    goes_on = f"at step {step}; --resume {run_dir} goes on from the newest checkpoint, if any"
+    goes_on = f"at step {step}; --resume {short(run_dir)} goes on from the newest checkpoint, if any"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a kill while it compiles cuts files
         refuse(
             f"--compile needs g++, or its cache, /tmp/torchinductor_*, deleted: {one_line(error)[:90]}...; {goes_on}", 1

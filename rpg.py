@@ -79,6 +79,7 @@ from envs import (
     restore_rng,
     save_summaries,
     say,
+    short,
     start_log,
     start_wandb,
     state_sizes,
@@ -94,7 +95,7 @@ class Args:
     seed: int = 1  # seed of networks, sampling and environments
     torch_deterministic: bool = False  # ask torch for deterministic kernels on a GPU (slower); on a CPU they always are
     cuda: bool = True  # run on a GPU where there is one; CUDA_VISIBLE_DEVICES chooses which
-    num_threads: int = 1  # CPU threads of torch; more pay at the paper's sizes on an idle machine (README)
+    num_threads: int = 1  # CPU threads of torch; more pay at the paper's sizes on an idle machine (docs/speed.md)
     track: bool = False  # mirror the run to Weights & Biases (pip install wandb)
     wandb_project_name: str = "rpg"  # Weights & Biases: project
     wandb_entity: str | None = None  # Weights & Biases: team or user
@@ -895,6 +896,7 @@ if __name__ == "__main__":
     check_args(args, given)
     stop = Stop()
     stop.listen()
+    runs = Path("runs").absolute()  # an environment's code may change the working directory
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     if args.torch_deterministic:  # (the call imports the compiler: a second)
@@ -918,12 +920,18 @@ if __name__ == "__main__":
     global_step = 0
     if args.eval_frequency > 0:  # one decision and frame now: what is wrong there shows before any training
         with tempfile.TemporaryDirectory() as folder:
-            evaluate(agent, eval_env, args, stop, Path(folder), global_step, decisions=1)
+            try:
+                evaluate(agent, eval_env, args, stop, Path(folder), global_step, decisions=1)
+            except NotFinite as error:
+                refuse(f"{args.env_id}: {error} in its first step", 1)
 
     # a new run, or the newest checkpoint of an old one
     updates, episodes, recent, eval_due = 0, 0, [], False
     try:
-        run_dir = make_run_dir(args.env_id, args.exp_name, args.seed) if args.resume is None else Path(args.resume)
+        if args.resume is None:
+            run_dir = make_run_dir(runs, args.env_id, args.exp_name, args.seed)
+        else:
+            run_dir = Path(args.resume).absolute()
         may_write = lock(run_dir)
     except OSError as error:
         refuse(error)
@@ -932,9 +940,9 @@ if __name__ == "__main__":
             *numbers, recent, eval_due = restore(run_dir, agent, replay)
             global_step, updates, episodes = map(int, numbers)
         except Exception as error:  # whatever it is, the run can't go on from these files
-            refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
+            refuse(f"--resume {args.resume}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step >= args.total_timesteps:  # no steps to take: evaluate, and touch nothing else
-        say(f"{run_dir} is at step {global_step:,} already: no steps to take, evaluating it")
+        say(f"{short(run_dir)} is at step {global_step:,} already: no steps to take, evaluating it")
         summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)
         say(f"evaluation of {len(summaries)} episodes: {figures(average(summaries))}")
         try:
@@ -947,24 +955,30 @@ if __name__ == "__main__":
         report(run_dir, args.env_id, args.seed, global_step, episodes, summaries, sps=None)
         sys.exit()
     if not may_write:
-        refuse(f"--resume {run_dir}: another process is training (or evaluating) this run")
+        refuse(f"--resume {args.resume}: another process is training (or evaluating) this run")
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        say("no GPU: expect 13 to 25 steps/s on 2 cores at these settings; README.md has settings for a laptop")
+        say("no GPU: expect about 10 steps/s a core at these settings; README.md has settings for a laptop")
     if args.track:
         start_wandb(run_dir, args)
-    writer = start_log(run_dir, args, global_step)
+    try:
+        eval_due = eval_due and global_step not in [row[0] for row in read_summaries(run_dir / "eval.csv")]
+        writer = start_log(run_dir, args, global_step)
+    except OSError as error:  # a full disk, a directory that cannot be written
+        refuse(error)
+    stop.listen()  # environments may have handlers of their own
     progress = Progress(args.total_timesteps)
 
     # TRY NOT TO MODIFY: start the game
     speed = Speed()
     start_updates = updates
     sums, counts = {}, Counter()  # of the losses, since the last row of them
+    sps = None  # steps a second, of the last row
     over = False
     restart = True
     try:
-        if eval_due and global_step not in [row[0] for row in read_summaries(run_dir / "eval.csv")]:
+        if eval_due:
             summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)  # a kill came before it
             log_evaluation(run_dir, writer, progress, global_step, summaries)
             over = stop.requested
@@ -1056,12 +1070,11 @@ if __name__ == "__main__":
         with contextlib.suppress(OSError):
             writer.close()
         end_on_nan(error, sums, global_step, run_dir)
-    except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
                 save(run_dir, agent, replay, obs, z, age, counts_so_far)
             writer.close()
         end_on_error(error, global_step, run_dir)
         raise
-    sps = speed.sps(global_step)
     report(run_dir, args.env_id, args.seed, global_step, episodes, recent, sps=sps)

@@ -34,7 +34,7 @@ import torch
 import torch.nn as nn
 from torch.distributions import Independent, Normal, OneHotCategorical, TanhTransform, TransformedDistribution
 
-from envs import make_run_dir, parse_args, refuse, say, start_log
+from envs import make_run_dir, parse_args, refuse, say, short, start_log
 
 
 @dataclass
@@ -215,11 +215,11 @@ if __name__ == "__main__":
     torch.distributions.Distribution.set_default_validate_args(False)  # for speed
     try:
         agent = Agent(args)
-        run_dir = make_run_dir(f"bandit-{args.method}", args.exp_name, args.seed)
+        run_dir = make_run_dir(Path("runs").absolute(), f"bandit-{args.method}", args.exp_name, args.seed)
         writer = start_log(run_dir, args, step=0)
     except (OSError, RuntimeError) as error:  # an unwritable directory, sizes beyond the memory
         refuse(error)
-    say(f"{run_dir}: {args.method}, {args.iterations} iterations")
+    say(f"{short(run_dir)}: {args.method}, {args.iterations} iterations")
     optimizer = torch.optim.Adam(agent.parameters(), args.learning_rate)
     start_time = time.perf_counter()
     snapshots, mean_rewards = [], []
@@ -254,7 +254,7 @@ if __name__ == "__main__":
     left = (a < VALLEY).float().mean()
     plot(snapshots, mean_rewards, run_dir / "bandit.png", args)
     writer.close()
-    result = {"run_dir": str(run_dir), "method": args.method, "seed": args.seed}
+    result = {"run_dir": short(run_dir), "method": args.method, "seed": args.seed}
     result |= {"mean_reward": round(reward(a).mean().item(), 4), "best_reward": BEST_REWARD}
     result |= {"mode": "global" if left > 0.5 else "local", "seconds": round(time.perf_counter() - start_time, 1)}
     say(json.dumps(result))

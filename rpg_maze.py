@@ -79,6 +79,7 @@ from envs import (
     require_memory,
     restore_rng,
     say,
+    short,
     start_log,
     write_checkpoint,
 )
@@ -90,7 +91,7 @@ class Args:
     exp_name: str = Path(__file__).stem  # name of the experiment, part of the run's name
     seed: int = 1  # seed of networks, sampling and environments
     cuda: bool = True  # run on a GPU where there is one; CUDA_VISIBLE_DEVICES chooses which
-    num_threads: int = 1  # CPU threads of torch; more pay at the paper's sizes on an idle machine (README)
+    num_threads: int = 1  # CPU threads of torch; more pay at the paper's sizes on an idle machine (docs/speed.md)
     figure_frequency: int = 50_000  # environment steps between the policies drawn in maze.png; 0: the last one only
     checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
     resume: str | None = None  # directory of a run to continue up to --total-timesteps, with its own flags
@@ -928,6 +929,7 @@ if __name__ == "__main__":
     check_args(args, given)
     stop = Stop()
     stop.listen()
+    runs = Path("runs").absolute()  # an environment's code may change the working directory
     # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)
     device = choose_device(args, given)
@@ -948,7 +950,10 @@ if __name__ == "__main__":
     visits = torch.zeros(10, 10, dtype=torch.long)
     coverage, snapshots = [], []  # [(step, share)], [(step, positions, z)]
     try:
-        run_dir = make_run_dir("maze", args.exp_name, args.seed) if args.resume is None else Path(args.resume)
+        if args.resume is None:
+            run_dir = make_run_dir(runs, "maze", args.exp_name, args.seed)
+        else:
+            run_dir = Path(args.resume).absolute()
         may_write = lock(run_dir)
     except OSError as error:
         refuse(error)
@@ -959,24 +964,29 @@ if __name__ == "__main__":
             visits = visits.cpu()
             snapshots = [(step, positions.cpu(), z.cpu()) for step, positions, z in snapshots]
         except Exception as error:  # whatever it is, the run can't go on from these files
-            refuse(f"--resume {run_dir}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
+            refuse(f"--resume {args.resume}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step >= args.total_timesteps:
-        say(f"{run_dir} is at step {global_step:,} already: no steps to take")
+        say(f"{short(run_dir)} is at step {global_step:,} already: no steps to take")
         report(run_dir, "maze", args.seed, global_step, episodes, recent, coverage=share(visits), sps=None)
         sys.exit()
     if not may_write:
-        refuse(f"--resume {run_dir}: another process is training this run")
+        refuse(f"--resume {args.resume}: another process is training this run")
     if snapshots and not crossed(args.figure_frequency, snapshots[-1][0] - args.num_envs, snapshots[-1][0]):
         snapshots.pop()  # it is there only because the run ended there
 
     introduce(run_dir, "maze", sizes, args.num_envs, device)
-    writer = start_log(run_dir, args, global_step)
+    try:
+        writer = start_log(run_dir, args, global_step)
+    except OSError as error:  # a full disk, a directory that cannot be written
+        refuse(error)
+    stop.listen()  # environments may have handlers of their own
     progress = Progress(args.total_timesteps)
 
     # TRY NOT TO MODIFY: start the game
     speed = Speed()
     start_updates = updates
     sums, counts = {}, Counter()  # of the losses, since the last row of them
+    sps = None  # steps a second, of the last row
     over = False
     restart = True
     try:
@@ -1065,13 +1075,12 @@ if __name__ == "__main__":
             write_figures(run_dir, snapshots, visits, coverage, args.latent)
             writer.close()
         end_on_nan(error, sums, global_step, run_dir)
-    except (Exception, SystemExit) as error:  # anything else: the last finished step is saved
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # anything else: the last finished step is saved
         with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
             if not restart:
                 save(run_dir, agent, replay, obs, z, age, counts_so_far)
             writer.close()
         end_on_error(error, global_step, run_dir)
         raise
-    sps = speed.sps(global_step)
     covered = {"coverage": share(visits), "sps": sps}
     report(run_dir, "maze", args.seed, global_step, episodes, recent, **covered)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
@@ -413,7 +414,10 @@ def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "time", lambda: 1234.5)
     made = []
-    threads = [threading.Thread(target=lambda: made.append(envs.make_run_dir("a:b/c d", "x", 1))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: made.append(envs.make_run_dir(Path("runs"), "a:b/c d", "x", 1)))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -707,7 +711,7 @@ def test_the_readme_s_trained_policy(finished, tmp_path):
     names = {}
     exec(code.replace("runs/NAME", str(run_dir)), names)
     agent = names["agent"]
-    assert names["done"] and same(dict(agent.state_dict()), torch.load(run_dir / "model.pt"))
+    assert len(names["summary"]) == 1 and same(dict(agent.state_dict()), torch.load(run_dir / "model.pt"))
     args = dataclasses.replace(agent.args, capture_video=False)
     rows = rpg.evaluate(agent, names["env"], args, envs.Stop(), tmp_path, 0)
     assert rows == [pytest.approx(row[2:]) for row in eval_rows(run_dir)[2:]]
@@ -892,3 +896,64 @@ print(args.no_bonus, args.bonus_scale, args.tune, sorted(given))
     command = [sys.executable, tmp_path / "script.py", "--no-bonus", "--no-tune"]
     done = subprocess.run(command, env=ENV | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100)
     assert done.stdout == "True 1.0 False ['no_bonus', 'tune']\n", done.stderr
+
+
+# what foreign code does to its process
+FOREIGN = [*UNEVALUATED, "--num-envs", "2", "--checkpoint-frequency", "100", "--total-timesteps", "200"]
+
+
+def test_an_action_is_stored_as_it_was_taken(tmp_path):
+    """Although the environment writes into it."""
+    code, out, err = run(tmp_path, "--env-id", "toy_envs:ToyInPlace-v0", *FOREIGN)
+    assert code == 0, err
+    saved = torch.load(tmp_path / json.loads(out.splitlines()[-1])["run_dir"] / "checkpoint.pt")["replay"]["data"]
+    assert not (saved[..., 2] - 0.123).abs().le(1e-6).any() and saved[..., 2].std() > 0.1
+
+
+@pytest.mark.parametrize("env_id", ["ToyForks", "ToyChangesDirectory"])
+def test_foreign_code_forks_and_changes_the_directory(tmp_path, env_id):
+    """Its helper processes end when they are told to, hold no lock, and the run's files stay where they were."""
+    command = [sys.executable, ROOT / "rpg.py", "--env-id", f"toy_envs:{env_id}-v0", *FOREIGN]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "stopping" not in done.stderr, done.stderr
+    run_dir = tmp_path / json.loads(done.stdout.splitlines()[-1])["run_dir"]
+    assert saved_step(run_dir) == 200
+    _, summary = resume(tmp_path, run_dir, "--total-timesteps", "240")
+    assert summary["global_step"] == 240
+
+
+def test_foreign_code_draws_from_torch_s_generator(tmp_path):
+    """A resumed run is the uninterrupted one still, with evaluations in between."""
+    flags = ["--env-id", "toy_envs:ToyDrawsFromTorch-v0", *FOREIGN, "--eval-frequency", "50", "--eval-episodes", "1"]
+    code, out, err = run(tmp_path, *flags, "--exp-name", "whole")
+    assert code == 0, err
+    whole = tmp_path / json.loads(out.splitlines()[-1])["run_dir"]
+    _, out, _ = run(tmp_path, *flags, "--exp-name", "halves", "--total-timesteps", "100")
+    halves = tmp_path / json.loads(out.splitlines()[-1])["run_dir"]
+    resume(tmp_path, halves, "--total-timesteps", "200")
+    a, b = (torch.load(run_dir / "checkpoint.pt") for run_dir in (whole, halves))
+    assert same(a["agent"], b["agent"]) and same(a["replay"], b["replay"])
+
+
+def test_foreign_code_exits_or_takes_ctrl_c(tmp_path):
+    code, out, err = run(tmp_path, "--env-id", "toy_envs:ToyExits-v0", *FOREIGN)
+    assert code == 2 and "sys.exit" in err and err.count("\n") == 1 and not out
+    code, _, err = run(tmp_path, "--env-id", "toy_envs:ToyInterrupts-v0", *FOREIGN)
+    (run_dir,) = tmp_path.glob("runs/*")
+    assert code != 0 and saved_step(run_dir) > 100, err
+
+
+def test_under_a_profiler(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "cProfile",
+        "-o",
+        "profile",
+        ROOT / "rpg.py",
+        "--env-id",
+        "toy_envs:Toy-v0",
+        *FOREIGN,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["global_step"] == 200, done.stderr

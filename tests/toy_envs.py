@@ -1,12 +1,16 @@
 """Environments of a few microseconds a step for the tests of the script: `--env-id toy_envs:Toy-v0`."""
 
+import multiprocessing
 import os
 import random
+import signal
+import sys
 import threading
 import time
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from envs import derive_seeds
 
@@ -385,3 +389,68 @@ class RaisesLocked(Toy):
 
 
 gym.register("ToyLocked-v0", RaisesLocked, max_episode_steps=20)
+
+
+class InPlace(Toy):
+    """Writes into the action that it is given."""
+
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def step(self, action):
+        result = super().step(action)
+        action[:] = 0.123
+        return result
+
+
+class Forks(Toy):
+    """Each reset ends its helper process, as it is usual, and forks a new one."""
+
+    helper = None
+
+    def reset(self, **kwargs):
+        if self.helper is not None:
+            self.helper.terminate()
+            self.helper.join()
+        self.helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,), daemon=True)
+        self.helper.start()
+        return super().reset(**kwargs)
+
+
+class ChangesDirectory(Toy):
+    """In its 30th step it goes elsewhere."""
+
+    def step(self, action):
+        if self.steps == 30:
+            os.chdir("/")
+        return super().step(action)
+
+
+class DrawsFromTorch(Toy):
+    """Moves by torch's global generator, too."""
+
+    def step(self, action):
+        return super().step(action + 0.1 * torch.randn(1).numpy())
+
+
+class Exits(Toy):
+    """sys.exit(0) in its constructor."""
+
+    def __init__(self, **kwargs):
+        sys.exit(0)
+
+
+class Interrupts(Toy):
+    """Takes Ctrl-C for itself, and raises what it makes of it in its 60th step."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def step(self, action):
+        if self.steps == 60:
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+for cls in (InPlace, Forks, ChangesDirectory, DrawsFromTorch, Exits, Interrupts):
+    gym.register(f"Toy{cls.__name__}-v0", cls, max_episode_steps=20)
