@@ -622,7 +622,7 @@ def test_compile_without_a_compiler_is_one_line(tmp_path):
     before = f"import os; os.environ.update(PATH='', CXX='/no/compiler', TORCHINDUCTOR_CACHE_DIR={str(tmp_path)!r})"
     cwd = tmp_path / "run"
     cwd.mkdir()
-    code, _, err = run(cwd, *TOY, "--compile", before=before)
+    code, _, err = run(cwd, *TOY, "--horizon", "1", "--compile", before=before)
     assert code == 1 and "needs g++" in err and is_one_line(err), err
 
 
