@@ -959,7 +959,7 @@ if __name__ == "__main__":
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md has laptop settings")
+        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
     if args.track:
         start_wandb(run_dir, args)
     try:
