@@ -190,7 +190,7 @@ def test_random_actions(name, decisions, share):
 
 @pytest.mark.parametrize("env_id", [*ADROIT, "ant-push", *BLOCKS, "cabinet-dense", "cabinet-sparse", "cheetah-back"])
 def test_decision_costs_little_more_than_the_simulator(env_id):
-    """Measured: see README.md; the standard is 1.2 times the raw simulator steps, which the drawn image misses. Tested
+    """Measured: see docs/environments.md; the standard is 1.2 times the raw simulator steps, which the drawn image misses. Tested
     with a margin on the best of 4 rounds, 30 of the short ones, and of up to 200 where other processes disturb them."""
     task = make_env(env_id, seed=1).unwrapped
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, *task.action_space.shape)).astype(np.float32)
@@ -222,7 +222,7 @@ def test_decision_costs_little_more_than_the_simulator(env_id):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_five_take_little_more_memory_than_one():
     """MB by which four more raise the resident memory; some reuse what those before them gave back. Measured, each in a
-    process of its own: see README.md. The standard is 400."""
+    process of its own: see docs/environments.md. The standard is 400."""
     code = (
         "import envs\n"
         "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
