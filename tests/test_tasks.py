@@ -190,8 +190,9 @@ def test_random_actions(name, decisions, share):
 
 @pytest.mark.parametrize("env_id", [*ADROIT, "ant-push", *BLOCKS, "cabinet-dense", "cabinet-sparse", "cheetah-back"])
 def test_decision_costs_little_more_than_the_simulator(env_id):
-    """Measured: see docs/environments.md; the standard is 1.2 times the raw simulator steps, which the drawn image misses. Tested
-    with a margin on the best of 4 rounds, 30 of the short ones, and of up to 200 where other processes disturb them."""
+    """Measured: see docs/environments.md; the standard is 1.2 times the raw simulator steps, which the drawn image
+    misses. Tested with a margin on the best of 4 rounds, 30 of the short ones, and of up to 200 where other processes
+    disturb them."""
     task = make_env(env_id, seed=1).unwrapped
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, *task.action_space.shape)).astype(np.float32)
     controls, best, bound = [], {}, 2.7 if env_id == "block-push-pixels" else 1.5
