@@ -1305,6 +1305,40 @@ def with_flat_observations(env: gym.Env, env_id: str) -> gym.Env:
     return gym.wrappers.FlattenObservation(env)
 
 
+@functools.cache
+def area_weights(size: int) -> np.ndarray:
+    """(64, size): the share that each of `size` pixels in a row has in each of 64 that cover the same length."""
+    borders = np.linspace(0.0, size, PIXELS + 1)[:, None]
+    pixels = np.arange(size)
+    overlap = np.minimum(borders[1:], pixels + 1.0) - np.maximum(borders[:-1], pixels)
+    return (np.maximum(overlap, 0.0) * (PIXELS / size)).astype(np.float32)
+
+
+def small_frame(frame: Any) -> np.ndarray:
+    """(3, 64, 64) uint8 of a frame (see rgb_frame) of any size, squeezed into a square: every pixel the mean over the
+    area that it covers, so that small things neither vanish nor flicker. Always a new array."""
+    frame = rgb_frame(frame)
+    height, width, _ = frame.shape
+    if (height, width) == (PIXELS, PIXELS):
+        return np.ascontiguousarray(frame.transpose(2, 0, 1))
+    rows = area_weights(height) @ frame.reshape(height, 3 * width).astype(np.float32)
+    channels = rows.reshape(PIXELS, width, 3).transpose(2, 0, 1)  # (3, 64, width)
+    return np.rint(channels @ area_weights(width).T).astype(np.uint8)
+
+
+def with_frames(env: gym.Env, frames: int) -> gym.Env:
+    """The environment seen as its last `frames` images (frames, 3, 64, 64) uint8, newest last; at a reset all are the
+    first one. An image is its own observation if that is one, else what it renders."""
+    sees = is_image(env.observation_space)
+
+    def image(obs: Any) -> np.ndarray:
+        return small_frame(obs if sees else env.render())
+
+    space = gym.spaces.Box(0, 255, (3, PIXELS, PIXELS), np.uint8)
+    env = gym.wrappers.TransformObservation(env, image, space)
+    return gym.wrappers.FrameStackObservation(env, frames, padding_type="reset")
+
+
 def is_opengl_error(error: Exception) -> bool:
     """MuJoCo, PyOpenGL and GLFW share no exception; without its library, PyOpenGL looks functions up in a None."""
     from_opengl = type(error).__module__.split(".")[0] in ("mujoco", "OpenGL", "glfw")
@@ -1474,6 +1508,14 @@ def rgb_frame(frame: Any) -> np.ndarray:
     return np.array(np.clip(colours, 0, 255), np.uint8)
 
 
+def enlarged(image: np.ndarray, height: int) -> np.ndarray:
+    """(height, width, 3) of an image (3, H, W), its pixels as they are."""
+    _, rows, columns = image.shape
+    row = np.arange(height) * rows // height
+    column = np.arange(height * columns // rows) * rows // height
+    return image.transpose(1, 2, 0)[row][:, column]
+
+
 class Video:
     """A film `path` (.mp4, H.264, which browsers and notebooks play) of frames that are encoded as they are added, by
     ffmpeg in a process of its own: memory does not grow with its length.
@@ -1496,12 +1538,16 @@ class Video:
         self._writer = None
         self._failed = False
 
-    def draw(self, env: gym.Env) -> None:
-        """Add what the environment draws now."""
+    def draw(self, env: gym.Env, obs: np.ndarray | None = None) -> None:
+        """Add what the environment draws now; right of it the newest image of `obs` (frames, 3, H, W), if given, in
+        the same height."""
         if self._failed:
             return
         try:
             frame = env.render()
+            if obs is not None and frame is not None:
+                frame = rgb_frame(frame)
+                frame = np.concatenate((frame, enlarged(obs[-1], len(frame))), 1)
         except (Exception, SystemExit) as error:
             self._fail(error)
             return
@@ -1603,12 +1649,15 @@ def make_env(
     render_mode: str | None = None,
     options: Sequence[str] = (),
     env_kwargs: dict[str, Any] | None = None,
+    frames: int = 0,
 ) -> gym.Env:
     """One environment. All its episodes follow from `seed`, or from the seed of its last reset(seed=).
 
     render_mode: None or "rgb_array"; a first frame is drawn at once, so that a missing renderer is found early.
     options: switches out of OPTIONS[env_id].
     env_kwargs: arguments of gymnasium.make, for ids that are not of this file.
+    frames: how many images are observed, (frames, 3, 64, 64) uint8 (see with_frames); 0: what the id says, mostly a
+      vector.
     Seeds the global generators of Python and NumPy, for constructors that draw from them.
     ValueError, in one line, if the environment cannot be made, reset or drawn.
     """
@@ -1628,7 +1677,10 @@ def make_env(
     seed_global_rng(seed)
     try:
         if is_ours:
-            env = Standard(make_task(env_id, render_mode, options))
+            env = make_task(env_id, render_mode, options)
+            if frames > 0:
+                env = with_frames(env, frames)
+            env = Standard(env)
             env.reset(seed=seed)
         else:
             env = Standard(make_gymnasium(env_id, render_mode, env_kwargs or {}))
@@ -1659,7 +1711,8 @@ class NotFinite(ArithmeticError):
 
 def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
     """obs (or actions), if they and the rewards are finite; else NotFinite."""
-    if not (np.isfinite(obs).all() and np.isfinite(rewards).all()):
+    is_finite = obs.dtype == np.uint8 or np.isfinite(obs).all()  # bytes cannot be otherwise
+    if not (is_finite and np.isfinite(rewards).all()):
         raise NotFinite("an observation, action or reward is nan or infinite")
     return obs
 
@@ -1669,7 +1722,10 @@ def state_sizes(env: gym.Env) -> tuple[int, int, int]:
     if it has fewer entries than object coordinates."""
     shape = env.observation_space.shape
     if len(shape) != 1:
-        raise ValueError(f"this environment is seen as an image, {shape}; this script is for state observations")
+        raise ValueError(
+            f"this environment is seen as an image, {shape}; this script is for state observations, rpg_pixels.py for "
+            "images"
+        )
     object_dim = getattr(env.unwrapped, "object_dim", 0)
     is_number = isinstance(object_dim, (int, np.integer)) and not isinstance(object_dim, bool)
     if not is_number or not 0 <= object_dim <= shape[0]:
@@ -1678,6 +1734,16 @@ def state_sizes(env: gym.Env) -> tuple[int, int, int]:
             f"{shape[0]} entries of its observation, of which the last ones are object coordinates"
         )
     return shape[0], int(object_dim), env.action_space.shape[0]
+
+
+def pixel_sizes(env: gym.Env) -> tuple[tuple[int, int, int, int], int]:
+    """Shape of the observation, (frames, 3, 64, 64), and size of the action. ValueError if it is no stack of images."""
+    shape = env.observation_space.shape
+    if not is_image(env.observation_space) or len(shape) != 4 or shape[1:] != (3, PIXELS, PIXELS):
+        raise ValueError(
+            f"the observation {one_line(env.observation_space)[:80]} is no stack of images: make_env(..., frames=2)"
+        )
+    return shape, env.action_space.shape[0]
 
 
 WORKER_TIMEOUT = int(os.environ.get("RPG_WORKER_TIMEOUT", 60))  # seconds a worker may take for a step or a reset
@@ -1747,16 +1813,17 @@ def make_vector_env(
     async_envs: bool = False,
     options: Sequence[str] = (),
     env_kwargs: dict[str, Any] | None = None,
+    frames: int = 0,
 ) -> gym.vector.VectorEnv:
-    """`num_envs` environments, the i-th made from derive_seeds(num_envs, seed)[i]. The step after an episode's last one
+    """`num_envs` environments, the i-th made from derive_seeds(num_envs, seed)[i] (see make_env). The step after an episode's last one
     ignores its action and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
-    if env_id == "maze" and not async_envs:
+    if env_id == "maze" and not async_envs and frames == 0:
         make_env(env_id, seed, None, options, env_kwargs)  # checks the options
         return VectorMaze(num_envs, options)
     make = make_worker_env if async_envs else make_env
     makers = []
     for env_seed in derive_seeds(num_envs, seed):
-        makers.append(functools.partial(make, env_id, env_seed, None, tuple(options), env_kwargs))
+        makers.append(functools.partial(make, env_id, env_seed, None, tuple(options), env_kwargs, frames))
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
         handlers = {}
@@ -2165,12 +2232,17 @@ def device_name(device: Any) -> str:
     return f"CPU ({threads} thread{'s' * (threads > 1)})"
 
 
-def introduce(run_dir: Path, env_id: str, sizes: tuple[int, int, int], num_envs: int, device: Any) -> None:
-    """The first line that a run prints; sizes as by state_sizes."""
-    obs_dim, object_dim, act_dim = sizes
+def introduce(run_dir: Path, env_id: str, sizes: tuple, num_envs: int, device: Any) -> None:
+    """The first line that a run prints; sizes as by state_sizes or pixel_sizes."""
+    if len(sizes) == 2:
+        (frames, _, height, width), act_dim = sizes
+        seen = f"{frames} frame{'s' * (frames > 1)} of {height} x {width}"
+    else:
+        obs_dim, object_dim, act_dim = sizes
+        seen = f"observation {obs_dim}, of these {object_dim} object coordinates"
     say(
         f"{short(run_dir)} | "
-        f"{env_id}: observation {obs_dim}, of these {object_dim} object coordinates, action {act_dim} | "
+        f"{env_id}: {seen}, action {act_dim} | "
         f"{num_envs} environment{'s' * (num_envs > 1)} | {device_name(device)} | "
         f"Ctrl-C stops it with a checkpoint, --resume {short(run_dir)} goes on"
     )
