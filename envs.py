@@ -1815,8 +1815,8 @@ def make_vector_env(
     env_kwargs: dict[str, Any] | None = None,
     frames: int = 0,
 ) -> gym.vector.VectorEnv:
-    """`num_envs` environments, the i-th made from derive_seeds(num_envs, seed)[i] (see make_env). The step after an episode's last one
-    ignores its action and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
+    """`num_envs` environments, the i-th made from derive_seeds(num_envs, seed)[i] (see make_env). The step after an
+    episode's last one ignores its action and returns the next episode's first observation with reward 0 (NEXT_STEP)."""
     if env_id == "maze" and not async_envs and frames == 0:
         make_env(env_id, seed, None, options, env_kwargs)  # checks the options
         return VectorMaze(num_envs, options)
