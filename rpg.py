@@ -133,6 +133,7 @@ class Args:
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
     beta: float = 0.005  # β, weight of log p(z|s,a) in the reward (paper Table 1; 0.001 to 0.01 works)
+    z_baseline: bool = False  # leave the term of z alone out of β log p(z|s,a): Posterior.baseline (paper: it stays)
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|s,a) (paper Table 1)
     alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
     autotune: bool = True  # tune α so that the entropy of π(a|s,z) approaches −|A| (paper Table 1)
@@ -210,9 +211,13 @@ def check_args(args, given):
             refuse(f"--{name.replace('_', '-')}: no effect with {setting}")
 
     if args.latent == "none":
-        idle({"latent_dim", "beta", "posterior_std", "learned_prior"}, "--latent none")
+        idle({"latent_dim", "beta", "z_baseline", "posterior_std", "learned_prior"}, "--latent none")
     if args.latent == "categorical":
         idle({"posterior_std"}, "--latent categorical")
+    if args.beta == 0:
+        idle({"z_baseline"}, "--beta 0")
+    if args.learned_prior and args.z_baseline:
+        refuse("--z-baseline: with --learned-prior the term of z alone says which z is likely, and has to stay")
     if not args.learned_prior:
         idle({"prior_decay_start", "prior_decay_end"}, "no --learned-prior")
     if args.rnd_coef == 0:
@@ -391,6 +396,7 @@ class Posterior(nn.Module):
         super().__init__()
         self.categorical = args.latent == "categorical"
         self.log_std = math.log(args.posterior_std)
+        self.z_baseline = args.z_baseline
         self.net = mlp(args.state_dim + act_dim, args.hidden_dim, latent_dim)  # logits, or the mean
 
     def log_prob(self, s, a, z):
@@ -399,6 +405,42 @@ class Posterior(nn.Module):
         if self.categorical:
             return (z * out.log_softmax(-1)).sum(-1)
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
+
+    def baseline(self, z):
+        """log p(z|s,a) where (s, a) tell nothing (uniform, or mean 0): z (..., Z) → (...); 0 if --z-baseline is off.
+        π(z|s₁) is fixed and no episode terminates, so a term of z alone in each reward shifts V by a number of z and
+        moves no optimum. But this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on
+        learning its sum."""
+        if not self.z_baseline:
+            return torch.zeros_like(z[..., 0])
+        if self.categorical:
+            return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
+        return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
+
+
+class Moments(nn.Module):
+    """Running mean and standard deviation of batches (Welford's method, Chan's rule for batches)."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))  # float64, as counts pass 2²⁴
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("m2", torch.zeros(shape, dtype=torch.float64))  # sum of squared deviations
+
+    def update(self, x, counts=1.0):
+        """Merge x (B, *shape); `counts` 0: leave it."""
+        x = x.double()
+        n = counts * len(x)
+        total = (self.count + n).clamp(min=1)
+        delta = x.mean(0) - self.mean
+        self.m2 += counts * (x - x.mean(0)).square().sum(0) + delta.square() * self.count * n / total
+        self.mean += delta * n / total
+        self.count += n
+
+    def normalize(self, x, min_std):
+        """(x − mean) / max(std, min_std), x (..., *shape)."""
+        std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=min_std)
+        return ((x - self.mean) / std).to(x.dtype)
 
 
 class RND(nn.Module):
@@ -411,8 +453,8 @@ class RND(nn.Module):
         self.g = mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU)
         self.g_fixed = mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU)
         self.g_fixed.requires_grad_(False)
-        for name in ("updates", "count", "mean", "m2"):  # m2: sum of squared deviations; float64, as counts pass 2²⁴
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+        self.errors = Moments()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
 
     def error(self, obs):
         """‖g(o) − g′(o)‖², as the mean over the output's entries: (..., O) → (...)."""
@@ -420,22 +462,14 @@ class RND(nn.Module):
         return (self.g(x) - self.g_fixed(x)).square().mean(-1)
 
     def update_normalizer(self, error):
-        """Merge a batch of errors (B,) into the running statistics (Welford's method, Chan's rule for batches)."""
+        """Merge a batch of errors (B,) into the running moments, once the warm-up is over."""
         self.updates += 1
-        counts = (self.updates > RND_WARMUP).double()  # 0 in the warm-up, when nothing below changes
-        error = error.double()
-        n = counts * error.numel()
-        total = (self.count + n).clamp(min=1)
-        delta = error.mean() - self.mean
-        self.m2 += counts * (error - error.mean()).square().sum() + delta.square() * self.count * n / total
-        self.mean += delta * n / total
-        self.count += n
+        self.errors.update(error, counts=(self.updates > RND_WARMUP).double())
 
     def bonus(self, obs):
         """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost."""
-        std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=1e-8)
-        bonus = ((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP)
-        return torch.where(self.count > 0, bonus, 0).to(obs.dtype)
+        bonus = self.errors.normalize(self.error(obs), min_std=1e-8).clamp(-RND_CLIP, RND_CLIP)
+        return torch.where(self.errors.count > 0, bonus, 0)
 
 
 # ALGO LOGIC: replay
@@ -487,6 +521,10 @@ class Replay:
         obs, a, z, *numbers = data.split(self.widths, -1)
         return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
 
+    def rows(self, row, env):
+        """The Rows at indices row, env (...)."""
+        return self.fields(self.data[row, env])
+
     def add(self, obs, a, z, reward, terminated, last, t):
         """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
         numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
@@ -517,11 +555,11 @@ class Replay:
         """States, uniform over all (the `newest`) entries. Where the ring has forgotten an episode's first observation,
         obs stands for it."""
         row, env = self.draw((batch_size,), 1, newest)
-        rows = self.fields(self.data[row, env])
+        rows = self.rows(row, env)
         t = rows.t.long()
         older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
         back = torch.where(t <= older, t, 0)
-        start_obs = self.fields(self.data).obs[(row - back) % len(self.data), env]
+        start_obs = self.rows((row - back) % len(self.data), env).obs
         return States(rows.obs, rows.z, start_obs)
 
     def sample_segments(self, batch_size, horizon):
@@ -534,7 +572,7 @@ class Replay:
         row = row.gather(0, first)
         env = env.gather(0, first)
         steps = torch.arange(horizon + 1, device=row.device)[:, None]
-        rows = self.fields(self.data[(row + steps) % len(self.data), env])  # (H+1, B, ·)
+        rows = self.rows((row + steps) % len(self.data), env)  # (H+1, B, ·)
         mask = (1 - rows.last[:-1]).cumprod(0)
         return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
 
@@ -581,9 +619,9 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
         s = next_s
     states, actions, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
-    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3
+    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * posterior.log_prob(states, actions, z)
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(states, actions, z) - posterior.baseline(z))
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
     return v_est, states, actions, logp_a
 
@@ -774,7 +812,8 @@ class Agent(nn.Module):
                 info_loss.backward()
                 clip_grad_norm_(self.posterior.parameters(), args.max_grad_norm)
                 self.posterior_optimizer.step()
-                logs |= {"info_loss": info_loss, "info_reward": -args.beta * info_loss}
+                info = -info_loss - self.posterior.baseline(states.z).mean()
+                logs |= {"info_loss": info_loss, "info_reward": args.beta * info}
 
             # π(z|s₁)
             if args.learned_prior:

@@ -378,7 +378,7 @@ class Posterior(nn.Module):
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
 
     def baseline(self, z):
-        """log p(z|s,a) where (s, a) tell nothing: uniform, or with mean 0; z (..., Z) → (...); 0 with --no-z-baseline.
+        """log p(z|s,a) where (s, a) tell nothing (uniform, or mean 0): z (..., Z) → (...); 0 if --z-baseline is off.
         π(z|s₁) is fixed and no episode terminates, so a term of z alone in each reward shifts V by a number of z and
         moves no optimum. But this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on
         learning its sum."""
@@ -387,6 +387,31 @@ class Posterior(nn.Module):
         if self.categorical:
             return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
         return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
+
+
+class Moments(nn.Module):
+    """Running mean and standard deviation of batches (Welford's method, Chan's rule for batches)."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))  # float64, as counts pass 2²⁴
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("m2", torch.zeros(shape, dtype=torch.float64))  # sum of squared deviations
+
+    def update(self, x, counts=1.0):
+        """Merge x (B, *shape); `counts` 0: leave it."""
+        x = x.double()
+        n = counts * len(x)
+        total = (self.count + n).clamp(min=1)
+        delta = x.mean(0) - self.mean
+        self.m2 += counts * (x - x.mean(0)).square().sum(0) + delta.square() * self.count * n / total
+        self.mean += delta * n / total
+        self.count += n
+
+    def normalize(self, x, min_std):
+        """(x − mean) / max(std, min_std), x (..., *shape)."""
+        std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=min_std)
+        return ((x - self.mean) / std).to(x.dtype)
 
 
 class RND(nn.Module):
@@ -400,8 +425,8 @@ class RND(nn.Module):
         self.g_fixed = mlp(self.encoding.out_dim, args.rnd_dim, args.rnd_dim, nn.LeakyReLU)
         self.g_fixed.requires_grad_(False)
         self.normalize = args.rnd_normalize
-        for name in ("updates", "count", "mean", "m2"):  # m2: sum of squared deviations; float64, as counts pass 2²⁴
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+        self.errors = Moments()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
 
     def error(self, obs):
         """‖g(o) − g′(o)‖², as the mean over the output's entries: (..., O) → (...)."""
@@ -409,25 +434,17 @@ class RND(nn.Module):
         return (self.g(x) - self.g_fixed(x)).square().mean(-1)
 
     def update_normalizer(self, error):
-        """Merge a batch of errors (B,) into the running statistics (Welford's method, Chan's rule for batches)."""
+        """Merge a batch of errors (B,) into the running moments, once the warm-up is over."""
         self.updates += 1
-        counts = (self.updates > RND_WARMUP).double()  # 0 in the warm-up, when nothing below changes
-        error = error.double()
-        n = counts * error.numel()
-        total = (self.count + n).clamp(min=1)
-        delta = error.mean() - self.mean
-        self.m2 += counts * (error - error.mean()).square().sum() + delta.square() * self.count * n / total
-        self.mean += delta * n / total
-        self.count += n
+        self.errors.update(error, counts=(self.updates > RND_WARMUP).double())
 
     def bonus(self, obs):
         """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost. With
         --no-rnd-normalize the error, summed over the outputs (official code)."""
         if not self.normalize:
             return self.error(obs) * self.g[-1].out_features
-        std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=1e-8)
-        bonus = ((self.error(obs) - self.mean) / std).clamp(-RND_CLIP, RND_CLIP)
-        return torch.where(self.count > 0, bonus, 0).to(obs.dtype)
+        bonus = self.errors.normalize(self.error(obs), min_std=1e-8).clamp(-RND_CLIP, RND_CLIP)
+        return torch.where(self.errors.count > 0, bonus, 0)
 
 
 # ALGO LOGIC: replay
@@ -478,6 +495,10 @@ class Replay:
         obs, a, z, *numbers = data.split(self.widths, -1)
         return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
 
+    def rows(self, row, env):
+        """The Rows at indices row, env (...)."""
+        return self.fields(self.data[row, env])
+
     def add(self, obs, a, z, reward, terminated, last, t):
         """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
         numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
@@ -507,7 +528,7 @@ class Replay:
     def sample_states(self, batch_size, newest=None):
         """States, uniform over all (the `newest`) entries."""
         row, env = self.draw((batch_size,), 1, newest)
-        rows = self.fields(self.data[row, env])
+        rows = self.rows(row, env)
         return States(rows.obs, rows.z)
 
     def sample_segments(self, batch_size, horizon):
@@ -520,7 +541,7 @@ class Replay:
         row = row.gather(0, first)
         env = env.gather(0, first)
         steps = torch.arange(horizon + 1, device=row.device)[:, None]
-        rows = self.fields(self.data[(row + steps) % len(self.data), env])  # (H+1, B, ·)
+        rows = self.rows((row + steps) % len(self.data), env)  # (H+1, B, ·)
         mask = (1 - rows.last[:-1]).cumprod(0)
         return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
 

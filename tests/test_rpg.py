@@ -241,8 +241,8 @@ def test_model_loss_equals_loops(horizon):
             if mask[t, b]:
                 x = encode(obs[t + 1, b], OBJ, args.num_frequencies)
                 error = np.mean((out(agent.rnd.g, x) - out(agent.rnd.g_fixed, x)) ** 2)
-                std = math.sqrt(agent.rnd.m2.item() / agent.rnd.count.item())
-                bonuses.append((error - agent.rnd.mean.item()) / std)
+                std = math.sqrt(agent.rnd.errors.m2.item() / agent.rnd.errors.count.item())
+                bonuses.append((error - agent.rnd.errors.mean.item()) / std)
                 r = 4.0 * reward[t, b] + 0.6 * bonuses[-1]
                 s_target = out(target_model.encoder[1], x)
                 v_k = imagine(target_model, policy, posterior, s_target, z[t, b], 0.0, args, np.zeros((horizon, ACT)))[
@@ -276,7 +276,7 @@ def test_model_loss_without_rnd_has_no_bonus():
     loss, logs = small_agent(args).model_loss(segments(3))
     assert "rnd_reward" not in logs
     agent = small_agent(small_args(**{**vars(args), "rnd_coef": 0.6}))
-    agent.rnd.count.zero_()
+    agent.rnd.errors.count.zero_()
     warming_up, logs = agent.model_loss(segments(3))
     assert logs["rnd_reward"] == 0 and warming_up.item() == pytest.approx(loss.item())
 
@@ -469,7 +469,10 @@ def test_a_step_moves_the_network_of_its_optimiser_and_no_other():
             "end",
         ]
         moved = dict(events)
-        assert moved.pop("before rnd_optimizer") == {f"rnd.{name}" for name in ("updates", "count", "mean", "m2")}
+        assert moved.pop("before rnd_optimizer") == {
+            "rnd.updates",
+            *(f"rnd.errors.{name}" for name in ("count", "mean", "m2")),
+        }
         assert moved.pop("before prior_optimizer") == {"prior.value_variance"}
         targets = {f"target_model.{name}" for name, _ in agent.model.named_parameters()}
         assert moved.pop("end") == targets
@@ -1049,14 +1052,14 @@ def test_rnd_normaliser_equals_numpy_after_the_warm_up():
         assert np.abs(expected).max() < 100
         np.testing.assert_allclose(rnd.bonus(obs).detach(), expected, rtol=1e-6)
     assert (expected < 0).any() and (expected > 0).any(), "the mean is subtracted: known states cost"
-    assert rnd.count.item() == len(seen)
+    assert rnd.errors.count.item() == len(seen)
 
 
 def test_rnd_bonus_is_clipped_at_100_deviations():
     """However rare a state is, its bonus stays within ±100."""
     rnd, obs = rpg.RND(OBS, OBJ, small_args()).double(), torch.randn(20, OBS, dtype=torch.float64)
     for center, clipped in ((0.0, 100), (1e3, -100)):
-        rnd.updates.fill_(100), rnd.count.zero_(), rnd.mean.zero_(), rnd.m2.zero_()
+        rnd.updates.fill_(100), rnd.errors.count.zero_(), rnd.errors.mean.zero_(), rnd.errors.m2.zero_()
         rnd.update_normalizer(center + torch.tensor([-1e-7, 1e-7], dtype=torch.float64))
         assert (rnd.bonus(obs) == clipped).all()
 
@@ -1064,11 +1067,11 @@ def test_rnd_bonus_is_clipped_at_100_deviations():
 def test_rnd_counts_beyond_float32():
     """In a float32 network, the 2²⁴ + 1st error still counts, and statistics and bonus keep their types."""
     rnd = rpg.RND(OBS, OBJ, small_args())
-    rnd.updates.fill_(2**24), rnd.count.fill_(2**24), rnd.mean.fill_(1.0), rnd.m2.fill_(2.0**24)
+    rnd.updates.fill_(2**24), rnd.errors.count.fill_(2**24), rnd.errors.mean.fill_(1.0), rnd.errors.m2.fill_(2.0**24)
     rnd.update_normalizer(torch.tensor([3.0]))
-    assert rnd.updates.item() == rnd.count.item() == 2**24 + 1
-    assert rnd.mean.item() == pytest.approx(1 + 2 / (2**24 + 1), rel=1e-14)
-    assert rnd.m2.item() == pytest.approx(2**24 + 4 * 2**24 / (2**24 + 1), rel=1e-14)
+    assert rnd.updates.item() == rnd.errors.count.item() == 2**24 + 1
+    assert rnd.errors.mean.item() == pytest.approx(1 + 2 / (2**24 + 1), rel=1e-14)
+    assert rnd.errors.m2.item() == pytest.approx(2**24 + 4 * 2**24 / (2**24 + 1), rel=1e-14)
     assert rnd.bonus(torch.zeros(3, OBS)).dtype == torch.float32
 
 
@@ -1410,6 +1413,8 @@ BAD = [
     }.items()
     for value in values
 ] + [
+    ({"z_baseline": True, "learned_prior": True, "latent": "categorical"}, set(), "--z-baseline"),
+    ({"z_baseline": True, "beta": 0.0}, {"z_baseline"}, "--z-baseline"),
     ({"gamma": 1.01}, set(), "--gamma"),
     ({"tau": 1.01}, set(), "--tau"),
     ({"batch_size": 1001}, set(), "--learning-starts 1000"),
