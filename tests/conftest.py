@@ -22,7 +22,7 @@ FORK_SERVER = """
 import json, multiprocessing, os, runpy, signal, sys
 reply = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what an import prints is no reply
-import rpg, rpg_bandit, rpg_maze, torch._dynamo
+import rpg, rpg_bandit, rpg_maze, rpg_pixels, torch._dynamo
 
 def play(before, out, err, cwd, script, *flags):
     signal.alarm(300)

@@ -1,0 +1,1179 @@
+# /// script
+# requires-python = ">=3.10,<3.14"
+# dependencies = [
+#     "torch>=2.10,<2.14",
+#     "gymnasium[mujoco]>=1.4,<1.5",
+#     "mujoco==3.3.0",
+#     "metaworld==3.1.1",
+#     "gymnasium-robotics==1.4.2",
+#     "imageio-ffmpeg>=0.6",
+#     "tyro>=1.0,<2",
+#     "tensorboard>=2.16",
+# ]
+# ///
+"""Reparameterized Policy Gradient (RPG) from images: Sec. 5.3, Fig. 13 of Huang et al., Reparameterized Policy Learning
+for Multimodal Trajectory Optimization, ICML 2023. This is rpg.py with convolutional encoders and a replay of frames;
+`diff rpg.py rpg_pixels.py` shows all that is different.
+
+    python rpg_pixels.py --env-id block-push-pixels --total-timesteps 300000  # on a laptop: settings in README.md
+
+A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
+reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
+gradient. The reward is the ELBO's (Sec. 4.3): R/T − α log π(a|s,z) + β log p(z|s,a), plus an RND bonus.
+
+    paper  here    shape    what
+    o      obs     (B, O)   observation, uint8: the newest F = 2 frames, the newest last; O = F, 3, 64, 64
+    s      s       (B, S)   latent state s = f(o)  (TD-MPC calls this z)
+    z      z       (B, Z)   latent of the policy, constant over an episode; Z = 0 for --latent none
+    a      a       (B, A)   action in [-1, 1]
+"""
+
+import contextlib
+import copy
+import dataclasses
+import math
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch.nn.utils import clip_grad_norm_
+
+from envs import (
+    SUMMARY_KEY,
+    NotFinite,
+    Progress,
+    Speed,
+    Stop,
+    Video,
+    average,
+    check_gradients,
+    check_optimizers,
+    choose_device,
+    crossed,
+    derive_seeds,
+    end_on_error,
+    end_on_nan,
+    figures,
+    finite,
+    introduce,
+    load_args,
+    lock,
+    log_evaluation,
+    make_env,
+    make_run_dir,
+    make_vector_env,
+    own_rng,
+    parse_args,
+    parse_env_kwargs,
+    pixel_sizes,
+    read_checkpoint,
+    read_summaries,
+    refuse,
+    report,
+    require_memory,
+    restore_rng,
+    save_summaries,
+    say,
+    short,
+    start_log,
+    start_wandb,
+    warn,
+    write_checkpoint,
+)
+
+
+@dataclass
+class Args:
+    # --- experiment
+    exp_name: str = Path(__file__).stem  # name of the experiment, part of the run's name
+    seed: int = 1  # seed of networks, sampling and environments
+    torch_deterministic: bool = False  # ask torch for deterministic kernels on a GPU (slower); on a CPU they always are
+    cuda: bool = True  # run on a GPU where there is one; CUDA_VISIBLE_DEVICES chooses which
+    num_threads: int = 1  # CPU threads of torch; 2, on two idle cores: 1.8 x as fast at the paper's sizes, 1.2 x small
+    track: bool = False  # mirror the run to Weights & Biases (pip install wandb)
+    wandb_project_name: str = "rpg"  # Weights & Biases: project
+    wandb_entity: str | None = None  # Weights & Biases: team or user
+    capture_video: bool = False  # save a video of the first episode of each evaluation
+    eval_frequency: int = 50_000  # environment steps between evaluations; 0: none
+    eval_episodes: int = 10  # episodes an evaluation: mean action, z ~ π(z|s₁), the same seeds every time
+    checkpoint_frequency: int = 50_000  # steps between checkpoints, which end the running episodes; 0: one at the end
+    resume: str | None = None  # directory of a run to continue up to --total-timesteps, with its own flags
+    # --- environment and schedule
+    env_id: str = "block-push-pixels"  # or metaworld-<task>-pixels, or any id of gymnasium.make that can be rendered
+    env_options: tuple[str, ...] = ()  # switches of the environment, e.g. random-blocks for block-push-pixels
+    env_kwargs: tuple[str, ...] = ()  # key=value for gymnasium.make, e.g. width=64
+    num_envs: int = 5  # environments stepped side by side; one update for each step of all (paper: 5 steps an update)
+    async_envs: bool = False  # step the environments in worker processes: for slow simulators and many cores
+    total_timesteps: int = 300_000  # environment steps, summed over the environments
+    buffer_size: int = 300_000  # transitions the replay holds, 12 kB each (paper Table 1: 800 000)
+    learning_starts: int = 1_000  # environment steps before the first update (paper Table 1: seed step)
+    batch_size: int = 512  # segments in a model update, states in a policy or RND update (paper Table 1)
+    learning_rate: float = 3e-4  # Adam's step size, for all networks (paper Table 1)
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm (paper Table 1)
+    gamma: float = 0.99  # discount factor (paper Table 1)
+    tau: float = 0.005  # share of the online weights mixed into the target network (paper Table 1)
+    policy_frequency: int = 2  # updates between policy updates (paper Table 1)
+    target_network_frequency: int = 2  # updates between target network updates (official code)
+    reward_scale: float = 5.0  # 1/T of the ELBO reward, multiplies the environment's reward (official sparse runs)
+    # --- world model
+    horizon: int = 3  # steps the model is rolled out, in training and for values (paper Table 1; K in Eqs. 3 and 4)
+    hidden_dim: int = 256  # width of all hidden layers and of the GRU (paper App. A)
+    state_dim: int = 100  # size of the latent state s (paper Table 1)
+    channels: tuple[int, int, int, int] = (128, 128, 128, 128)  # of the four convolutions (official code)
+    strides: tuple[int, int, int, int] = (2, 2, 2, 2)  # of the four convolutions (official code)
+    consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
+    reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
+    # --- latent policy
+    latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
+    latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
+    beta: float = 0.005  # β, weight of log p(z|s,a) in the reward (paper Table 1; 0.001 to 0.01 works)
+    z_baseline: bool = False  # leave the term of z alone out of β log p(z|s,a): Posterior.baseline (paper: it stays)
+    posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|s,a) (paper Table 1)
+    alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
+    autotune: bool = True  # tune α so that the entropy of π(a|s,z) approaches −|A| (paper Table 1)
+    learned_prior: bool = False  # learn π(z|s₁), as the paper does for dense rewards; else N(0, I), or uniform
+    prior_decay_start: int = 300_000  # environment step at which the entropy of π(z|s₁) starts to fall (paper, Table 1)
+    prior_decay_end: int = 1_000_000  # environment step at which it has fallen, linearly, to its end (paper, Table 1)
+    # --- exploration
+    rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
+    rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
+    rnd_conv: bool = False  # convolutional RND networks (Sec. 5.3); else MLPs on means of 4 x 4 pixels
+    rnd_normalize_obs: bool = True  # RND sees each pixel in units of its own running deviation, clipped at ±5
+    rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
+    # --- speed
+    compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
+    cudagraphs: bool = False  # replay each kind of update as one captured CUDA graph; on a CPU: no effect, and a note
+
+
+FRAMES = 2  # consecutive frames in an observation (Sec. 5.3)
+FRAME_SHAPE = 3, 64, 64  # of a frame, uint8 (Sec. 5.3)
+KERNELS = 7, 5, 3, 3  # sizes of the four convolutions (official code)
+N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
+PRIOR_STD_END = 0.05  # of a learned Gaussian π(z|s₁) when its entropy has fallen; 1 before (ours)
+PRIOR_MEAN_BOUND = 2.0  # of its mean: z much beyond those of N(0, I) were never trained (ours)
+RND_WARMUP = 100  # updates before RND's normaliser counts (official code)
+RND_CLIP = 100.0  # bound of the bonus, in standard deviations (official code)
+RND_POOL = 4  # pixels a side of a block that RND's MLPs see the mean of (ours)
+RND_PIXEL_CLIP = 5.0  # bound of a pixel that RND sees, in standard deviations (Burda et al., 2019)
+RND_PIXEL_STD = 1 / 255  # least deviation of a pixel: a level (ours)
+LOG_FREQUENCY = 1_000  # environment steps between rows of losses
+RECENT = 50  # training episodes that the means of the progress and of the last line are over
+GRAPH_WARMUP = 3  # eager updates of a kind before its capture
+BURN_IN = 20  # updates before the clock of the SPS starts: compilation and captures are over
+EVALUATION = 1  # what the seeds of evaluations are derived from, the same for all runs; training has (seed, step)
+
+# flags that --resume may change; all others define the run
+CHANGEABLE = {"resume", "total_timesteps", "eval_frequency", "eval_episodes", "checkpoint_frequency", "capture_video"}
+CHANGEABLE |= {"cuda", "torch_deterministic", "num_threads", "async_envs", "compile", "cudagraphs"}
+CHANGEABLE |= {"track", "wandb_project_name", "wandb_entity"}
+# numeric flags that must be above 0, or at least 0; all others may be any finite number
+POSITIVE = {"num_threads", "eval_episodes", "num_envs", "total_timesteps", "buffer_size", "learning_starts"}
+POSITIVE |= {"batch_size", "learning_rate", "max_grad_norm", "gamma", "tau", "policy_frequency"}
+POSITIVE |= {"target_network_frequency", "reward_scale", "horizon", "hidden_dim", "state_dim", "latent_dim"}
+POSITIVE |= {"posterior_std", "alpha", "prior_decay_end", "rnd_dim", "rnd_buffer_size"}
+NOT_NEGATIVE = {"seed", "eval_frequency", "checkpoint_frequency", "consistency_coef", "reward_coef"}
+NOT_NEGATIVE |= {"value_coef", "beta", "prior_decay_start", "rnd_coef"}
+
+
+def check_args(args, given):
+    """Refuse impossible values, and flags (names in the set `given`) that would have no effect: one line, exit code
+    2."""
+    for name, value in vars(args).items():
+        if type(value) not in (int, float):
+            continue
+        flag = f"--{name.replace('_', '-')} {value}"
+        if not math.isfinite(value):
+            refuse(f"{flag}: must be a finite number")
+        if name == "total_timesteps" and args.resume is not None and value == 0:  # only evaluate
+            continue
+        if name in POSITIVE and value <= 0:
+            refuse(f"{flag}: must be above 0")
+        if name in NOT_NEGATIVE and value < 0:
+            refuse(f"{flag}: must be at least 0")
+    if min(args.channels + args.strides) <= 0:
+        refuse("--channels and --strides: must be above 0")
+    side = FRAME_SHAPE[-1]
+    for kernel, stride in zip(KERNELS, args.strides):
+        side = (side - kernel) // stride + 1
+    if side < 1:
+        refuse(f"--strides {args.strides}: leave nothing of an image of 64 x 64 pixels; 4 2 1 1 does")
+    if args.seed >= 2**63:
+        refuse(f"--seed {args.seed}: must be below 2**63")
+    if args.gamma > 1:
+        refuse(f"--gamma {args.gamma}: must be at most 1")
+    if args.tau > 1:
+        refuse(f"--tau {args.tau}: must be at most 1")
+    if args.learning_starts < args.batch_size:
+        refuse(f"--batch-size {args.batch_size} is more than --learning-starts {args.learning_starts} can fill")
+    rows = args.num_envs * (args.horizon + 2)  # of a segment, H + 1, and one for a start that is no transition
+    if args.learning_starts < rows:
+        refuse(f"--learning-starts {args.learning_starts} must be at least num_envs * (horizon + 2) = {rows}")
+    if args.buffer_size < max(args.learning_starts, args.rnd_buffer_size or 0):
+        refuse(f"--buffer-size {args.buffer_size} is below --learning-starts or --rnd-buffer-size")
+    if args.prior_decay_end <= args.prior_decay_start:
+        refuse("--prior-decay-end must come after --prior-decay-start")
+    if args.track and find_spec("wandb") is None:
+        refuse("--track needs Weights & Biases: pip install wandb")
+
+    def idle(names, setting):
+        for name in sorted(given & names):
+            refuse(f"--{name.replace('_', '-')}: no effect with {setting}")
+
+    if args.latent == "none":
+        idle({"latent_dim", "beta", "z_baseline", "posterior_std", "learned_prior"}, "--latent none")
+    if args.latent == "categorical":
+        idle({"posterior_std"}, "--latent categorical")
+    if args.beta == 0:
+        idle({"z_baseline"}, "--beta 0")
+    if args.learned_prior and args.z_baseline:
+        refuse("--z-baseline: with --learned-prior the term of z alone says which z is likely, and has to stay")
+    if not args.learned_prior:
+        idle({"prior_decay_start", "prior_decay_end"}, "no --learned-prior")
+    if args.rnd_coef == 0:
+        idle({"rnd_dim", "rnd_conv", "rnd_normalize_obs", "rnd_buffer_size"}, "--rnd-coef 0")
+    if not args.track:
+        idle({"wandb_project_name", "wandb_entity"}, "no --track")
+    if args.eval_frequency == 0 and args.resume is None:
+        idle({"eval_episodes", "capture_video"}, "--eval-frequency 0")
+
+
+def z_is_due(age):
+    """Whether z is drawn at step `age` (a number or an array) of an episode: at its first one, in training and
+    evaluation. (The replay holds the z of each step; only start_obs, for a learned π(z|s₁), takes it to be drawn once
+    an episode.)"""
+    return age == 0
+
+
+def latent_size(args):
+    """Z, the dimensions or categories of z; 0 for --latent none."""
+    return 0 if args.latent == "none" else args.latent_dim
+
+
+# ALGO LOGIC: networks
+def mlp(in_dim, width, out_dim, act=nn.ELU):
+    """A network with two hidden layers (paper App. A)."""
+    return nn.Sequential(nn.Linear(in_dim, width), act(), nn.Linear(width, width), act(), nn.Linear(width, out_dim))
+
+
+def normal_log_prob(x, mean, log_std):
+    """log N(x; mean, exp(log_std)²), summed over the last dimension."""
+    scaled = (x - mean) * (-log_std).exp()
+    return (-0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def cnn(in_channels, width, out_dim, args, act=nn.ELU):
+    """Four convolutions with ReLU, then an MLP (Sec. 5.3; sizes: official code): images (B, in_channels, 64, 64) in
+    [0, 1] → (B, out_dim)."""
+    layers, channels = [], in_channels
+    for out_channels, kernel, stride in zip(args.channels, KERNELS, args.strides):
+        layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
+        channels = out_channels
+    convolutions = nn.Sequential(*layers, nn.Flatten())
+    features = convolutions(torch.zeros(1, in_channels, *FRAME_SHAPE[1:])).shape[-1]
+    return nn.Sequential(convolutions, mlp(features, width, out_dim, act))
+
+
+class Encoder(nn.Module):
+    """s = f(o): two frames, one behind the other, through convolutions (Sec. 5.3)."""
+
+    def __init__(self, args):
+        super().__init__()
+        self.net = cnn(FRAMES * FRAME_SHAPE[0], args.hidden_dim, args.state_dim, args)
+
+    def forward(self, obs):
+        """(..., O) → (..., S)."""
+        images = obs.reshape(-1, FRAMES * FRAME_SHAPE[0], *FRAME_SHAPE[1:])
+        return self.net(images.float() / 255).view(*obs.shape[:-4], -1)
+
+
+class WorldModel(nn.Module):
+    """Encoder f, GRU dynamics h, reward R and twin value V (Sec. 4.3.1); Q(s_t, a_t, z) is R + γ V(s_{t+1}, z)."""
+
+    def __init__(self, act_dim, latent_dim, args):
+        super().__init__()
+        width, state_dim = args.hidden_dim, args.state_dim
+        self.encoder = Encoder(args)  # s = f(o)
+        self.action_encoder = mlp(act_dim, width, width)  # e
+        self.init_hidden = mlp(state_dim, width, width)  # h₀
+        self.gru = nn.GRUCell(width, width)  # (e_t, h_t) → h_{t+1}
+        self.state_head = mlp(width, width, state_dim)  # s_{t+1}
+        self.reward_head = mlp(state_dim + width, width, 1)
+        self.values = nn.ModuleList([mlp(state_dim + latent_dim, width, 1) for _ in range(2)])
+
+    def step(self, h, e):
+        """One step of the dynamics: h_t (B, D), e_t (B, D) → h_{t+1} (B, D), s_{t+1} (B, S)."""
+        h = self.gru(e, h)
+        return h, self.state_head(h)
+
+    def reward(self, next_s, e):
+        """R(s_t, a_t), from what the model made of both: next_s (..., S), e (..., D) → (...)."""
+        return self.reward_head(torch.cat([next_s, e], -1)).squeeze(-1)
+
+    def value(self, s, z, twins):
+        """V_i(s, z) of the first `twins` twins: s (..., S), z (..., Z) → (twins, ...)."""
+        x = torch.cat([s, z], -1)
+        return torch.stack([value(x).squeeze(-1) for value in self.values[:twins]])
+
+
+class Policy(nn.Module):
+    """π(a|s,z), a tanh-Normal: a = tanh(u), u ~ N(mean, std²), std = 0.4 exp(clip(log std, −20, 2))."""
+
+    def __init__(self, act_dim, latent_dim, args):
+        super().__init__()
+        self.net = mlp(args.state_dim + latent_dim, args.hidden_dim, 2 * act_dim)
+
+    def forward(self, s, z, greedy=False):
+        """a (..., A), reparameterised (greedy: tanh mean), and log π(a|s,z) (...) at s (..., S), z (..., Z)."""
+        mean, log_std = self.net(torch.cat([s, z], -1)).chunk(2, -1)
+        log_std = log_std.clamp(-20, 2) + math.log(0.4)
+        u = mean
+        if not greedy:
+            u = mean + log_std.exp() * torch.randn_like(mean)
+        log_slope = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))  # log(1 − tanh²u), exact for large |u| too
+        return u.tanh(), normal_log_prob(u, mean, log_std) - log_slope.sum(-1)
+
+
+class Prior(nn.Module):
+    """π(z|s₁): fixed, N(0, I) or uniform over one-hot z. Or learned, to maximise V_est(s₁, z) − α_z log π(z|s₁)
+    (Algorithm 1), where α_z is such that the entropy follows a target, which falls linearly from the fixed prior's.
+
+    Categorical: softmax(φ(s) / α_z), where φ learns V_est up to a number of s; α_z is found by bisection.
+    Gaussian: N(φ(s), σ²); σ alone makes its entropy, so it falls from 1 to PRIOR_STD_END instead of α_z."""
+
+    def __init__(self, latent_dim, args):
+        super().__init__()
+        self.categorical = args.latent == "categorical"
+        self.latent_dim = latent_dim
+        self.net = mlp(args.state_dim, args.hidden_dim, latent_dim) if args.learned_prior else None
+        self.register_buffer("share", torch.ones(()), persistent=False)  # of the fixed prior's entropy: the target
+        self.register_buffer("alpha", torch.ones(()))  # α_z
+        self.register_buffer("std", torch.ones(()))  # σ
+        self.register_buffer("value_variance", torch.zeros(()))  # running mean of (V(s₁, z) − V(s₁, z′))² over z ≠ z′
+
+    def forward(self, s):
+        """φ(s): logits times α_z, or the mean. s (..., S) → (..., Z)."""
+        if self.net is None:
+            return s.new_zeros(*s.shape[:-1], self.latent_dim)
+        if self.categorical:
+            return self.net(s)
+        return PRIOR_MEAN_BOUND * (self.net(s) / PRIOR_MEAN_BOUND).tanh()
+
+    def sample(self, s, generator=None):
+        """One z (..., Z) for each s (..., S)."""
+        phi = self(s)
+        if self.categorical:  # Gumbel-max, argmax(logits − log Exp(1)) ~ softmax(logits): no host sync
+            noise = torch.empty_like(phi).exponential_(generator=generator).log()
+            return nn.functional.one_hot((phi / self.alpha - noise).argmax(-1), self.latent_dim).to(s.dtype)
+        return phi + self.std * torch.empty_like(phi).normal_(generator=generator)
+
+    def log_prob(self, s, z):
+        """log π(z|s) (...): s (..., S), z (..., Z)."""
+        phi = self(s)
+        if self.categorical:
+            return (z * (phi / self.alpha).log_softmax(-1)).sum(-1)
+        return normal_log_prob(z, phi, self.std.log().expand_as(phi))
+
+    def loss(self, s, z, v_est):
+        """Its gradient is the score-function gradient of −E[V_est(s₁, z) − α_z log π(z|s₁)] (categorical: times α_z),
+        with each of two draws of z as the other's baseline. V_est, and so φ and α_z, is in units of its own running
+        spread over z: whether values differ by 0.01 or by 100. s (B, S); z (2, B, Z) ~ π; v_est (2, B)."""
+        with torch.no_grad():
+            differs = (z[0] != z[1]).any(-1)
+            variance = (differs * (v_est[0] - v_est[1]).square()).sum() / differs.sum().clamp(min=1)
+            variance = torch.where(self.value_variance == 0, variance, self.value_variance.lerp(variance, 0.01))
+            self.value_variance.copy_(variance)
+            v_est = v_est / variance.sqrt().clamp(min=1e-8)
+        if self.categorical:  # α_z log π(z|s₁) is φ, and ∇ log π is ∇φ / α_z, but for what the two draws share
+            phi = (z * self(s)).sum(-1)  # (2, B)
+            objective = (v_est - phi).detach()
+            return -((objective - objective.flip(0)) * phi).mean()
+        return -((v_est - v_est.flip(0)) * self.log_prob(s, z)).mean()
+
+    @torch.no_grad()
+    def follow_target(self, s):
+        """Set α_z, or σ, so that the mean entropy at s (B, S) is the target. Returns that entropy."""
+        if not self.categorical:
+            self.std.copy_(PRIOR_STD_END ** (1 - self.share))
+            return self.latent_dim * (self.std.log() + 0.5 * math.log(2 * math.pi * math.e))
+        phi = self(s)
+        scale = phi.std(-1).mean().clamp(min=1e-8).log()
+        low, high = scale - 12, scale + 12  # of log α_z, between which the entropy rises from 0 to log Z
+        for _ in range(24):
+            middle = (low + high) / 2
+            log_p = (phi / middle.exp()).log_softmax(-1)
+            entropy = -(log_p.exp() * log_p).sum(-1).mean()
+            too_high = entropy > self.share * math.log(self.latent_dim)
+            low, high = torch.where(too_high, low, middle), torch.where(too_high, middle, high)
+        self.alpha.copy_(middle.exp())
+        return entropy
+
+
+class Posterior(nn.Module):
+    """p(z|s,a), the auxiliary distribution p_φ of Sec. 4.2, with log p(z|τ) = Σ_t log p(z|s_t,a_t)."""
+
+    def __init__(self, act_dim, latent_dim, args):
+        super().__init__()
+        self.categorical = args.latent == "categorical"
+        self.log_std = math.log(args.posterior_std)
+        self.z_baseline = args.z_baseline
+        self.net = mlp(args.state_dim + act_dim, args.hidden_dim, latent_dim)  # logits, or the mean
+
+    def log_prob(self, s, a, z):
+        """log p(z|s,a): s (..., S), a (..., A), z (..., Z) → (...)."""
+        out = self.net(torch.cat([s, a], -1))
+        if self.categorical:
+            return (z * out.log_softmax(-1)).sum(-1)
+        return normal_log_prob(z, out, torch.full_like(out, self.log_std))
+
+    def baseline(self, z):
+        """log p(z|s,a) where (s, a) tell nothing (uniform, or mean 0): z (..., Z) → (...); 0 if --z-baseline is off.
+        π(z|s₁) is fixed and no episode terminates, so a term of z alone in each reward shifts V by a number of z and
+        moves no optimum. But this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on
+        learning its sum."""
+        if not self.z_baseline:
+            return torch.zeros_like(z[..., 0])
+        if self.categorical:
+            return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
+        return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
+
+
+class Moments(nn.Module):
+    """Running mean and standard deviation of batches (Welford's method, Chan's rule for batches)."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))  # float64, as counts pass 2²⁴
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("m2", torch.zeros(shape, dtype=torch.float64))  # sum of squared deviations
+
+    def update(self, x, counts=1.0):
+        """Merge x (B, *shape); `counts` 0: leave it."""
+        x = x.double()
+        n = counts * len(x)
+        total = (self.count + n).clamp(min=1)
+        delta = x.mean(0) - self.mean
+        self.m2 += counts * (x - x.mean(0)).square().sum(0) + delta.square() * self.count * n / total
+        self.mean += delta * n / total
+        self.count += n
+
+    def normalize(self, x, min_std):
+        """(x − mean) / max(std, min_std), x (..., *shape)."""
+        std = (self.m2 / self.count.clamp(min=1)).sqrt().clamp(min=min_std)
+        return ((x - self.mean) / std).to(x.dtype)
+
+
+class RND(nn.Module):
+    """Random network distillation (Sec. 4.3.2) of newest frames: g learns to copy a fixed random network g′ on those of
+    the replay, and fails where they are new. The error is normalised by its running mean and deviation."""
+
+    def __init__(self, args):
+        super().__init__()
+        self.pool = 1 if args.rnd_conv else RND_POOL
+        channels, *sides = FRAME_SHAPE
+        shape = channels, *[side // self.pool for side in sides]
+        self.pixels = Moments(*shape) if args.rnd_normalize_obs else None
+
+        def network():
+            if args.rnd_conv:
+                return cnn(channels, args.rnd_dim, args.rnd_dim, args, nn.LeakyReLU)
+            return nn.Sequential(nn.Flatten(), mlp(math.prod(shape), args.rnd_dim, args.rnd_dim, nn.LeakyReLU))
+
+        self.g = network()
+        self.g_fixed = network()
+        self.g_fixed.requires_grad_(False)
+        self.errors = Moments()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
+
+    def newest_frame(self, obs):
+        """What RND sees of obs (..., O): its newest frame (B, 3, 64 / pool, 64 / pool), in [0, 1]."""
+        frames = obs[..., -1, :, :, :].reshape(-1, *FRAME_SHAPE)
+        return nn.functional.avg_pool2d(frames.float(), self.pool) / 255
+
+    def error(self, obs):
+        """‖g(o) − g′(o)‖², as the mean over the output's entries: (..., O) → (...)."""
+        x = self.newest_frame(obs)
+        if self.pixels is not None:
+            x = self.pixels.normalize(x, RND_PIXEL_STD).clamp(-RND_PIXEL_CLIP, RND_PIXEL_CLIP)
+        return (self.g(x) - self.g_fixed(x)).square().mean(-1).view(obs.shape[:-4])
+
+    def update_normalizer(self, error):
+        """Merge a batch of errors (B,) into the running moments, once the warm-up is over."""
+        self.updates += 1
+        self.errors.update(error, counts=(self.updates > RND_WARMUP).double())
+
+    def bonus(self, obs):
+        """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost."""
+        bonus = self.errors.normalize(self.error(obs), min_std=1e-8).clamp(-RND_CLIP, RND_CLIP)
+        return torch.where(self.errors.count > 0, bonus, 0)
+
+
+# ALGO LOGIC: replay
+class Rows(NamedTuple):
+    """What the replay holds of each step of each environment; all of these with the same leading shape."""
+
+    obs: torch.Tensor  # (..., O)
+    a: torch.Tensor  # (..., A)
+    z: torch.Tensor  # (..., Z)
+    reward: torch.Tensor  # (...)
+    terminated: torch.Tensor  # (...) 1 where the action ended the episode for good, not by a time limit
+    last: torch.Tensor  # (...) 1 on an episode's final observation: no action was taken there
+    t: torch.Tensor  # (...) steps into the episode
+
+
+class Segments(NamedTuple):
+    """H transitions in a row, for Eq. 4."""
+
+    obs: torch.Tensor  # (H+1, B, O)
+    a: torch.Tensor  # (H, B, A)
+    z: torch.Tensor  # (H, B, Z)
+    reward: torch.Tensor  # (H, B)
+    terminated: torch.Tensor  # (H, B)
+    mask: torch.Tensor  # (H, B) 0 from the step after the episode's end on
+
+
+class States(NamedTuple):
+    """Replayed states."""
+
+    obs: torch.Tensor  # (B, O)
+    z: torch.Tensor  # (B, Z) of their episodes
+    start_obs: torch.Tensor  # (B, O) their episodes' first observations
+
+
+class Replay:
+    """Ring of `capacity` transitions in rows of `num_envs`: o_{t+1} is always the row after o_t. The fields of Rows lie
+    side by side in one tensor, but for obs: each frame is held once, and an observation is made of two when it is
+    sampled; how, only this class knows."""
+
+    def __init__(self, capacity, num_envs, act_dim, latent_dim, device):
+        self.widths = [act_dim, latent_dim, 1, 1, 1, 1]  # of the fields of Rows behind obs
+        shape = capacity // num_envs, num_envs
+        size = math.prod(shape) * (4.0 * sum(self.widths) + math.prod(FRAME_SHAPE))
+        require_memory(size, f"a replay of {capacity:,} transitions", device)
+        self.data = torch.zeros(*shape, sum(self.widths), device=device)
+        self.frames = torch.zeros(*shape, *FRAME_SHAPE, dtype=torch.uint8, device=device)
+        self.head = torch.zeros((), dtype=torch.long, device=device)  # the row to be written next
+        self.filled = torch.zeros((), dtype=torch.long, device=device)  # rows with data
+
+    def fields(self, data, obs=None):
+        """The Rows that lie in data (..., width), without a copy, and obs."""
+        a, z, *numbers = data.split(self.widths, -1)
+        return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
+
+    def rows(self, row, env):
+        """The Rows at indices row, env (...). The older frame of obs is that of the row before; at an episode's
+        start, or where the ring has forgotten it, the newer one again."""
+        rows = self.fields(self.data[row, env])
+        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
+        before = torch.where((rows.t > 0) & (older > 0), row - 1, row) % len(self.data)
+        index = torch.stack([before, row], -1) * self.data.shape[1] + env[..., None]  # (..., F)
+        obs = self.frames.flatten(0, 1).index_select(0, index.flatten())  # whole frames: faster than by a tuple
+        return rows._replace(obs=obs.view(*index.shape, *FRAME_SHAPE))
+
+    def add(self, obs, a, z, reward, terminated, last, t):
+        """Write one row: obs (N, O), a (N, A), z (N, Z) tensors; reward, terminated, last, t arrays (N,)."""
+        numbers = np.stack([reward, terminated, last, t], -1).astype(np.float32)
+        numbers = torch.as_tensor(numbers, device=self.data.device)
+        row = torch.cat([a, z, numbers.to(self.data.dtype)], -1)
+        self.data.index_copy_(0, self.head.view(1), row[None])
+        self.frames.index_copy_(0, self.head.view(1), obs[None, :, -1])
+        self.head.add_(1).remainder_(len(self.data))
+        self.filled.add_(1).clamp_(max=len(self.data))
+
+    def end_episodes(self, obs, z, t):
+        """Write obs (N, O) as the final observations of the running episodes, as a time limit does; z (N, Z), t
+        (N,)."""
+        no_action = torch.zeros(len(obs), self.widths[0], device=obs.device)
+        zeros = np.zeros(len(obs))
+        self.add(obs, no_action, z, reward=zeros, terminated=zeros, last=zeros + 1, t=t)
+
+    def draw(self, shape, span, newest=None):
+        """Indices (row, env), uniform over the rows (of the `newest` entries) that begin `span` rows of the ring."""
+        rows = self.filled
+        if newest is not None:
+            rows = rows.clamp(max=math.ceil(newest / self.data.shape[1]))
+        offset = torch.rand(shape, dtype=torch.float64, device=self.data.device) * (rows - span + 1)
+        row = (self.head - rows + offset.long()) % len(self.data)
+        env = torch.randint(self.data.shape[1], shape, device=self.data.device)
+        return row, env
+
+    def sample_states(self, batch_size, newest=None):
+        """States, uniform over all (the `newest`) entries. Where the ring has forgotten an episode's first observation,
+        obs stands for it."""
+        row, env = self.draw((batch_size,), 1, newest)
+        rows = self.rows(row, env)
+        t = rows.t.long()
+        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
+        back = torch.where(t <= older, t, 0)
+        start_obs = self.rows((row - back) % len(self.data), env).obs
+        return States(rows.obs, rows.z, start_obs)
+
+    def sample_segments(self, batch_size, horizon):
+        """Segments that start at any transition; none crosses the write head, and the mask ends one with its
+        episode."""
+        # Four candidates each, of which the first that starts with a transition is taken. (If none does: mask 0.)
+        row, env = self.draw((4, batch_size), horizon + 1)
+        starts = self.fields(self.data).last[row, env] == 0
+        first = starts.float().argmax(0, keepdim=True)  # (1, B)
+        row = row.gather(0, first)
+        env = env.gather(0, first)
+        steps = torch.arange(horizon + 1, device=row.device)[:, None]
+        rows = self.rows((row + steps) % len(self.data), env)  # (H+1, B, ·)
+        mask = (1 - rows.last[:-1]).cumprod(0)
+        return Segments(rows.obs, rows.a[:-1], rows.z[:-1], rows.reward[:-1], rows.terminated[:-1], mask)
+
+    def in_order(self):
+        """All Rows (filled, N, ·), oldest first."""
+        row = (self.head - self.filled + torch.arange(int(self.filled), device=self.data.device)) % len(self.data)
+        env = torch.arange(self.data.shape[1], device=self.data.device)
+        return self.rows(*torch.broadcast_tensors(row[:, None], env))
+
+    def state_dict(self):
+        """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
+        filled = int(self.filled)
+        data = torch.from_numpy(self.data[:filled].cpu().numpy())
+        frames = torch.from_numpy(self.frames[:filled].cpu().numpy())
+        return {"data": data, "frames": frames, "head": self.head, "filled": self.filled}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict. ValueError if that is of another shape."""
+        for name, ring in (("data", self.data), ("frames", self.frames)):
+            filled = ring[: len(state[name])]
+            if filled.shape != state[name].shape:  # which copy_ might broadcast
+                raise ValueError(f"a replay of shape {tuple(state[name].shape)}, not {tuple(filled.shape)}")
+            filled.copy_(state[name])
+        self.head.copy_(state["head"])
+        self.filled.copy_(state["filled"])
+
+
+# ALGO LOGIC: values and losses
+def mean_k_step_value(rewards, values, gamma):
+    """Eq. 3 for every k = 1…H, V_k = Σ_{t<k} γᵗ(r_t + r′_t) + γᵏ V(s_k, z), averaged with weights 0.97^(k−1).
+    Args: rewards (H, B), the r_t + r′_t; values (twins, H, B), from V(s_1) to V(s_H). Returns: (twins, B)."""
+    t = torch.arange(len(rewards), device=rewards.device, dtype=rewards.dtype)[:, None]  # (H, 1)
+    v_k = (gamma**t * rewards).cumsum(0) + gamma ** (t + 1) * values  # (twins, H, B)
+    weights = N_STEP_DECAY**t / (N_STEP_DECAY**t).sum()
+    return (weights * v_k).sum(-2)
+
+
+def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
+    """V_est(s, z) of Eq. 3: the model is rolled out from s (B, S) with actions a ~ π(a|s,z), z (B, Z).
+    Returns: V_est of the first `twins` twins (twins, B); s (H, B, S), where it acted; a (H, B, A); logp_a (H, B)."""
+    rollout = []
+    h = model.init_hidden(s)
+    for _ in range(args.horizon):
+        a, logp_a = policy(s, z)
+        e = model.action_encoder(a)
+        h, next_s = model.step(h, e)
+        rollout.append((s, a, e, logp_a, next_s))
+        s = next_s
+    states, actions, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
+    z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
+    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
+    if posterior is not None:
+        r_elbo = r_elbo + args.beta * (posterior.log_prob(states, actions, z) - posterior.baseline(z))
+    v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
+    return v_est, states, actions, logp_a
+
+
+@contextlib.contextmanager
+def frozen(*nets):
+    """A gradient passes through these networks (None: there is none), but is not computed for their parameters: that of
+    the policy's loss for the model would be a third of the work, and thrown away."""
+    parameters = [parameter for net in nets if net is not None for parameter in net.parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+class Agent(nn.Module):
+    """All networks, their losses and optimisers, and the update: one step of each."""
+
+    def __init__(self, act_dim, latent_dim, args, device):
+        super().__init__()
+        self.args = args
+        self.act_dim = act_dim
+        self.device = device
+        self.model = WorldModel(act_dim, latent_dim, args)
+        self.policy = Policy(act_dim, latent_dim, args)
+        self.prior = Prior(latent_dim, args)
+        self.posterior = Posterior(act_dim, latent_dim, args) if latent_dim else None
+        self.rnd = RND(args) if args.rnd_coef else None
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.GRUCell)):
+                for parameter in module.parameters():
+                    if parameter.ndim > 1:
+                        nn.init.orthogonal_(parameter)
+                    else:
+                        nn.init.zeros_(parameter)
+        if args.learned_prior:  # starts as the fixed one
+            nn.init.zeros_(self.prior.net[-1].weight)
+        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # log (α / args.alpha)
+        self.to(device)
+
+        def adam(parameters):
+            graphed = args.cudagraphs and device.type == "cuda"
+            return torch.optim.Adam(parameters, args.learning_rate, fused=True, capturable=graphed)
+
+        self.model_optimizer = adam(self.model.parameters())
+        self.policy_optimizer = adam(self.policy.parameters())
+        if args.autotune:
+            self.alpha_optimizer = adam([self.log_alpha])
+        if self.rnd is not None:
+            self.rnd_optimizer = adam(self.rnd.g.parameters())
+        if self.posterior is not None:
+            self.posterior_optimizer = adam(self.posterior.parameters())
+        if args.learned_prior:
+            self.prior_optimizer = adam(self.prior.parameters())
+        if args.compile:  # the random numbers stay those of a run that is not compiled
+            for name in ("model_loss", "policy_loss", "posterior_loss", "prior_loss"):  # (not rnd_loss: slower)
+                compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
+                setattr(self, name, compiled)
+        if args.cudagraphs and device.type == "cuda":
+            self.update = as_cuda_graphs(self.update)
+
+    def optimizers(self):
+        """{name: optimiser} of all that this agent has."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.optim.Optimizer)}
+
+    @torch.no_grad()
+    def sample_z(self, obs, generator=None):
+        """z (..., Z) ~ π(z|s₁) for first observations obs (..., O), an array or a tensor."""
+        obs = torch.as_tensor(obs, device=self.device)
+        return self.prior.sample(self.model.encoder(obs), generator)
+
+    @torch.no_grad()
+    def act(self, obs, z, greedy=False):
+        """Actions (..., A) ~ π(a|s,z) (greedy: their tanh mean) at obs (..., O), an array or a tensor, and z (...,
+        Z)."""
+        obs = torch.as_tensor(obs, device=self.device)
+        a, _ = self.policy(self.model.encoder(obs), z, greedy)
+        return a
+
+    def rnd_loss(self, obs):
+        """Fit g to states of the replay, obs (B, O), and the normalisers to their pixels and errors."""
+        if self.rnd.pixels is not None:
+            self.rnd.pixels.update(self.rnd.newest_frame(obs))
+        error = self.rnd.error(obs)
+        with torch.no_grad():
+            self.rnd.update_normalizer(error)
+        return error.mean()
+
+    def model_loss(self, segments):
+        """Eq. 4 on Segments. Returns: the loss, its parts."""
+        args, model, target_model = self.args, self.model, self.target_model
+        obs, a, z, reward, terminated, mask = segments
+        logs = {}
+        target_reward = args.reward_scale * reward  # R / T
+        with torch.no_grad():
+            if self.rnd is not None:  # relabel: the bonus is never stored
+                bonus = self.rnd.bonus(obs[1:])  # (H, B)
+                target_reward = target_reward + args.rnd_coef * bonus
+                logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
+            # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
+            next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
+            start, start_z = next_s_target.flatten(0, 1), z.flatten(0, 1)  # (H * B, ·)
+            v_target, *_ = value_estimate(
+                target_model, self.policy, self.posterior, start, start_z, alpha=0.0, args=args, twins=2
+            )  # (2, H * B)
+            v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
+        h = model.init_hidden(model.encoder(obs[0]))
+        e = model.action_encoder(a)  # (H, B, D)
+        rollout = []
+        for t in range(args.horizon):
+            h, next_s = model.step(h, e[t])
+            rollout.append(next_s)
+        next_s = torch.stack(rollout)  # (H, B, S)
+        values = model.value(next_s, z, twins=2)  # (2, H, B); as Q = R + γV, Eq. 4 compares V
+        assert next_s.shape == next_s_target.shape and values.shape[1:] == v_target.shape == target_reward.shape
+        consistency_loss = (mask * (next_s - next_s_target).square().mean(-1)).mean()
+        reward_loss = (mask * (model.reward(next_s, e) - target_reward).square()).mean()
+        value_loss = (mask * (values - v_target).square().sum(0)).mean()
+        loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
+        logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
+        logs["values"] = values.mean()
+        return loss, logs
+
+    def policy_loss(self, obs, z, alpha):
+        """−V_est of the first twin (Eq. 3) at obs (B, O), z (B, Z): its gradient flows through model and p(z|s,a) into
+        π. Returns: the loss; where it acted, s (H, B, S) and a (H, B, A); the entropy of π."""
+        s = self.model.encoder(obs).detach()
+        v_est, s, a, logp_a = value_estimate(self.model, self.policy, self.posterior, s, z, alpha, self.args, twins=1)
+        return -v_est.mean(), s.detach(), a.detach(), -logp_a.detach().mean()
+
+    def posterior_loss(self, s, a, z):
+        """The cross entropy −log p(z|s,a) of Eq. 2, where the policy acted: s (H, B, S), a (H, B, A); z (B, Z)."""
+        return -self.posterior.log_prob(s, a, z).mean()
+
+    def prior_loss(self, start_obs, alpha):
+        """Climb V_est(s₁, z) − α_z log π(z|s₁) (Algorithm 1) at first observations (B, O). Returns: the loss, s₁ (B,
+        S)."""
+        with torch.no_grad():  # two z for each start state
+            s = self.model.encoder(start_obs)
+            z = torch.stack([self.prior.sample(s), self.prior.sample(s)])  # (2, B, Z)
+            v_est, *_ = value_estimate(
+                self.model, self.policy, self.posterior, s.repeat(2, 1), z.flatten(0, 1), alpha, self.args, twins=1
+            )  # (1, 2 * B)
+        return self.prior.loss(s, z, v_est.view(2, -1)), s
+
+    def update(self, replay, with_policy, with_target):
+        """Algorithm 1: one step of every network that is due, on fresh samples, with no host sync. Returns the logs."""
+        args, logs = self.args, {}
+        segments = replay.sample_segments(args.batch_size, args.horizon)
+
+        # the density estimator g, on states of the whole replay (Sec. 4.3.2)
+        if self.rnd is not None:
+            states = replay.sample_states(args.batch_size, args.rnd_buffer_size)
+            rnd_loss = self.rnd_loss(states.obs)
+            self.rnd_optimizer.zero_grad()
+            rnd_loss.backward()
+            clip_grad_norm_(self.rnd.g.parameters(), args.max_grad_norm)
+            self.rnd_optimizer.step()
+            logs["rnd_loss"] = rnd_loss
+
+        # the world model ψ (Eq. 4)
+        model_loss, model_logs = self.model_loss(segments)
+        self.model_optimizer.zero_grad()
+        model_loss.backward()
+        grad_norm = clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
+        self.model_optimizer.step()
+        logs |= {"model_loss": model_loss, "grad_norm": grad_norm, **model_logs}
+
+        if with_policy:
+            # π(a|s,z) (Eq. 3)
+            states = replay.sample_states(args.batch_size)
+            alpha = args.alpha * self.log_alpha.detach().exp()
+            with frozen(self.model, self.posterior):
+                policy_loss, s, a, entropy = self.policy_loss(states.obs, states.z, alpha)
+                self.policy_optimizer.zero_grad()
+                policy_loss.backward()
+            clip_grad_norm_(self.policy.parameters(), args.max_grad_norm)
+            self.policy_optimizer.step()
+            logs |= {"policy_loss": policy_loss, "entropy": entropy, "alpha": alpha}
+
+            # p(z|s,a), on the imagined trajectories (Eq. 2)
+            if self.posterior is not None:
+                info_loss = self.posterior_loss(s, a, states.z)
+                self.posterior_optimizer.zero_grad()
+                info_loss.backward()
+                clip_grad_norm_(self.posterior.parameters(), args.max_grad_norm)
+                self.posterior_optimizer.step()
+                info = -info_loss - self.posterior.baseline(states.z).mean()
+                logs |= {"info_loss": info_loss, "info_reward": args.beta * info}
+
+            # π(z|s₁)
+            if args.learned_prior:
+                prior_loss, s = self.prior_loss(states.start_obs, alpha)
+                self.prior_optimizer.zero_grad()
+                prior_loss.backward()
+                clip_grad_norm_(self.prior.parameters(), args.max_grad_norm)
+                self.prior_optimizer.step()
+                prior_entropy = self.prior.follow_target(s)
+                logs |= {"prior_loss": prior_loss, "prior_entropy": prior_entropy}
+
+            # α falls while the entropy is above its target −|A|
+            if args.autotune:
+                alpha_loss = args.alpha * self.log_alpha.exp() * (entropy + self.act_dim)
+                self.alpha_optimizer.zero_grad()
+                alpha_loss.backward()
+                clip_grad_norm_([self.log_alpha], args.max_grad_norm)
+                self.alpha_optimizer.step()
+                logs["alpha_loss"] = alpha_loss
+
+        # the target network, a running mean of the model
+        if with_target:
+            with torch.no_grad():
+                for target, online in zip(self.target_model.parameters(), self.model.parameters()):
+                    target.lerp_(online, args.tau)
+                for target, online in zip(self.target_model.buffers(), self.model.buffers()):
+                    target.copy_(online)
+
+        return {name: value.detach() for name, value in logs.items()}
+
+
+def as_cuda_graphs(update):
+    """`update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager calls:
+    the same kernels and random numbers, launched at once. A call's logs are overwritten by the next of its kind."""
+    calls, graphs = Counter(), {}
+
+    def update_or_replay(replay, *kind):
+        calls[kind] += 1
+        if calls[kind] <= GRAPH_WARMUP:  # makes Adam's state, library handles, compiled code
+            return update(replay, *kind)
+        if kind not in graphs:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # recorded, not run
+                logs = update(replay, *kind)
+            graphs[kind] = graph, logs
+        graph, logs = graphs[kind]
+        graph.replay()
+        return logs
+
+    return update_or_replay
+
+
+def load_policy(run_dir, device="cpu"):
+    """The Agent of a run, with the weights of its newest checkpoint: sample_z(obs) at an episode's start, then act(obs,
+    z). Raises OSError if there is none, ValueError if it is another script's, or its environment cannot be made."""
+    run_dir = Path(run_dir)
+    args = dataclasses.replace(load_args(run_dir, Args), compile=False, cudagraphs=False)
+    env = make_env(args.env_id, options=args.env_options, env_kwargs=parse_env_kwargs(args.env_kwargs), frames=FRAMES)
+    _, act_dim = pixel_sizes(env)
+    agent = Agent(act_dim, latent_size(args), args, torch.device(device))
+    agent.load_state_dict(torch.load(run_dir / "model.pt", device, weights_only=True))
+    env.close()
+    return agent
+
+
+def evaluate(agent, env, args, stop, run_dir, step, decisions=math.inf):
+    """Play --eval-episodes episodes, always the same: mean actions, z ~ π(z|s₁); with --capture-video, a video of the
+    first. Returns their summaries (rows in the order of SUMMARY), none if a signal stops it. `decisions`: play no more
+    of them."""
+    video = None
+    if args.capture_video:
+        video = Video(run_dir / "videos" / f"step-{step}.mp4", env.metadata.get("render_fps"))
+    summaries = []
+    with own_rng():
+        for seed in derive_seeds(args.eval_episodes, EVALUATION):
+            generator = torch.Generator(agent.device).manual_seed(seed)  # leaves the run's own RNG alone
+            obs, info = env.reset(seed=seed)
+            age = 0
+            while SUMMARY_KEY not in info and decisions > 0 and not stop.requested:
+                if z_is_due(age):
+                    z = agent.sample_z(obs, generator)
+                if video is not None and not summaries:
+                    video.draw(env, obs)
+                action = agent.act(finite(obs), z, greedy=True)
+                obs, _, _, _, info = env.step(finite(action.cpu().numpy()))
+                age += 1
+                decisions -= 1
+            if SUMMARY_KEY not in info:
+                summaries = []
+                break
+            summaries.append(info[SUMMARY_KEY].tolist())
+    if video is not None:
+        video.close()
+    return summaries
+
+
+def save(run_dir, agent, replay, obs, z, age, progress):
+    """End the running episodes in the replay, for a simulator's state is not saved, and write all that a resumed run
+    needs. obs (N, O), z (N, Z), age (N,): where the environments are; progress: what `restore` is to return."""
+    replay.end_episodes(torch.as_tensor(obs, device=z.device), z, age)
+    optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers().items()}
+    state = {"agent": agent.state_dict(), "optimizers": optimizers, "replay": replay.state_dict(), "progress": progress}
+    write_checkpoint(run_dir, state)
+
+
+def restore(run_dir, agent, replay):
+    """Undo `save` from the newest checkpoint. Returns its progress. Any kind of exception if the files don't fit."""
+    state = read_checkpoint(run_dir, agent.device)
+    agent.load_state_dict(state["agent"])
+    for name, optimizer in agent.optimizers().items():
+        groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs
+        optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+    replay.load_state_dict(state["replay"])
+    restore_rng(state["rng"])
+    return state["progress"]
+
+
+if __name__ == "__main__":
+    args, given = parse_args(Args, __doc__, CHANGEABLE, POSITIVE | NOT_NEGATIVE)
+    check_args(args, given)
+    stop = Stop()
+    stop.listen()
+    runs = Path("runs").absolute()  # an environment's code may change the working directory
+    # TRY NOT TO MODIFY: seeding
+    torch.manual_seed(args.seed)
+    if args.torch_deterministic:  # (the call imports the compiler: a second)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    device = choose_device(args, given)
+    latent_dim = latent_size(args)
+    try:
+        env_kwargs = parse_env_kwargs(args.env_kwargs)
+        render_mode = "rgb_array" if args.capture_video else None
+        eval_env = make_env(args.env_id, 0, render_mode, args.env_options, env_kwargs, FRAMES)
+        sizes = pixel_sizes(eval_env)
+        _, act_dim = sizes
+        envs = make_vector_env(
+            args.env_id, args.num_envs, args.seed, args.async_envs, args.env_options, env_kwargs, FRAMES
+        )
+        replay = Replay(args.buffer_size, args.num_envs, act_dim, latent_dim, device)
+        agent = Agent(act_dim, latent_dim, args, device)
+        check_optimizers(agent, agent.optimizers())
+    except (ValueError, OSError, RuntimeError) as error:  # bad ids, too little memory
+        refuse(error)
+    global_step = 0
+    if args.eval_frequency > 0:  # one decision and frame now: what is wrong there shows before any training
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                evaluate(agent, eval_env, args, stop, Path(folder), global_step, decisions=1)
+            except NotFinite as error:
+                refuse(f"{args.env_id}: {error} in its first step", 1)
+
+    # a new run, or the newest checkpoint of an old one
+    updates, episodes, recent, eval_due = 0, 0, [], False
+    try:
+        if args.resume is None:
+            run_dir = make_run_dir(runs, args.env_id, args.exp_name, args.seed)
+        else:
+            run_dir = Path(args.resume).absolute()
+        may_write = lock(run_dir)
+    except OSError as error:
+        refuse(error)
+    if args.resume is not None:
+        try:
+            *numbers, recent, eval_due = restore(run_dir, agent, replay)
+            global_step, updates, episodes = map(int, numbers)
+        except Exception as error:  # whatever it is, the run can't go on from these files
+            refuse(f"--resume {args.resume}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
+    if global_step >= args.total_timesteps:  # no steps to take: evaluate, and touch nothing else
+        say(f"{short(run_dir)} is at step {global_step:,} already: no steps to take, evaluating it")
+        summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)
+        say(f"evaluation of {len(summaries)} episodes: {figures(average(summaries))}")
+        try:
+            if not may_write:
+                raise OSError("another process is training this run")
+            if summaries:
+                save_summaries(run_dir / "eval.csv", global_step, summaries)
+        except OSError as error:
+            warn(f"eval.csv stays as it is: {error}")
+        report(run_dir, args.env_id, args.seed, global_step, episodes, summaries, sps=None)
+        sys.exit()
+    if not may_write:
+        refuse(f"--resume {args.resume}: another process is training (or evaluating) this run")
+
+    introduce(run_dir, args.env_id, sizes, args.num_envs, device)
+    if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
+        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
+    if args.track:
+        start_wandb(run_dir, args)
+    try:
+        eval_due = eval_due and global_step not in [row[0] for row in read_summaries(run_dir / "eval.csv")]
+        writer = start_log(run_dir, args, global_step)
+    except OSError as error:  # a full disk, a directory that cannot be written
+        refuse(error)
+    stop.listen()  # environments may have handlers of their own
+    progress = Progress(args.total_timesteps)
+
+    # TRY NOT TO MODIFY: start the game
+    speed = Speed()
+    start_updates = updates
+    sums, counts = {}, Counter()  # of the losses, since the last row of them
+    sps = None  # steps a second, of the last row
+    over = False
+    restart = True
+    try:
+        if eval_due:
+            summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)  # a kill came before it
+            log_evaluation(run_dir, writer, progress, global_step, summaries)
+            over = stop.requested
+        while not over:
+            if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one
+                obs, _ = envs.reset(seed=derive_seeds(args.num_envs, args.seed, global_step))
+                finite(obs)
+                age = np.zeros(args.num_envs)  # steps into the episode
+                done = np.zeros(args.num_envs, bool)  # whether obs is its last observation
+                z = torch.zeros(args.num_envs, latent_dim, device=device)
+                restart = False
+
+            # ALGO LOGIC: act
+            obs_tensor = torch.as_tensor(obs, device=device)
+            due = z_is_due(age)
+            if due.any():  # z ~ π(z|s₁)
+                z = torch.where(torch.as_tensor(due, device=device)[:, None], agent.sample_z(obs_tensor), z)
+            a = agent.act(obs_tensor, z)
+            actions = finite(a.cpu().numpy())
+
+            # ALGO LOGIC: update. It is launched here, and not after the step, because a GPU then works while the
+            # environments do; and after the actions have come back, which would have to wait for it.
+            if global_step >= args.learning_starts:
+                updates += 1
+                decay = (args.prior_decay_start, args.prior_decay_end)
+                agent.prior.share.fill_(np.interp(global_step, decay, (1, 0)))
+                with_policy = updates % args.policy_frequency == 0
+                with_target = updates % args.target_network_frequency == 0
+                for key, value in agent.update(replay, with_policy, with_target).items():
+                    sums[key] = sums.get(key, 0) + value
+                    counts[key] += 1
+                if updates == start_updates + BURN_IN:
+                    speed.start(global_step)
+
+            # TRY NOT TO MODIFY: execute the game, store what happened
+            next_obs, rewards, terminations, truncations, infos = envs.step(actions)
+            finite(next_obs, rewards)
+            # CRUCIAL step easy to overlook: where done, obs ends an episode, a is ignored, next_obs starts the next one
+            replay.add(obs_tensor, a, z, rewards, terminations, last=done, t=age)
+            last_step = global_step
+            global_step += int((~done).sum())
+            obs = next_obs
+            age = np.where(done, 0, age + 1)
+            done = terminations | truncations
+
+            # log
+            if done.any():
+                summaries = infos[SUMMARY_KEY][done].tolist()
+                episodes += len(summaries)
+                recent = (recent + summaries)[-RECENT:]
+                for key, mean in average(summaries).items():  # of those that end together: one point a step
+                    writer.add_scalar(f"charts/{key}", mean, global_step)
+            trained = global_step >= args.total_timesteps
+            over = trained or stop.requested
+            checkpoint_due = over or crossed(args.checkpoint_frequency, last_step, global_step)
+            eval_due = args.eval_frequency > 0 and (trained or crossed(args.eval_frequency, last_step, global_step))
+            if checkpoint_due or eval_due or crossed(LOG_FREQUENCY, last_step, global_step):
+                for key, total in sums.items():
+                    mean = total.item() / counts[key]
+                    if not math.isfinite(mean):
+                        raise NotFinite(f"losses/{key} is nan or infinite")
+                    writer.add_scalar(f"losses/{key}", mean, global_step)
+                sums, counts = {}, Counter()
+                sps = speed.sps(global_step)
+                if sps is not None:
+                    writer.add_scalar("charts/SPS", sps, global_step)
+                if updates >= start_updates + BURN_IN:
+                    check_gradients(agent, agent.optimizers())
+            counts_so_far = global_step, updates, episodes, recent, eval_due
+            progress.show(global_step, speed.sps(global_step), average(recent), over)
+
+            # checkpoint, then evaluate: what goes wrong there must not cost any training
+            if checkpoint_due:
+                restart = True
+                writer.flush()
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
+            if eval_due and not stop.requested:
+                summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)
+                log_evaluation(run_dir, writer, progress, global_step, summaries)
+                if stop.requested:  # in the middle of it: the resumed run will make it up
+                    over = True
+                    if not checkpoint_due:
+                        writer.flush()
+                        save(run_dir, agent, replay, obs, z, age, counts_so_far)
+        envs.close()
+        eval_env.close()
+        writer.close()
+    except NotFinite as error:  # a nan: the newest checkpoint stands
+        with contextlib.suppress(OSError):
+            writer.close()
+        end_on_nan(error, sums, global_step, run_dir)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # anything else: the last finished step is saved
+        with contextlib.suppress(Exception):  # on a full disk, say, the newest checkpoint has to do
+            if not restart:
+                save(run_dir, agent, replay, obs, z, age, counts_so_far)
+            writer.close()
+        end_on_error(error, global_step, run_dir)
+        raise
+    report(run_dir, args.env_id, args.seed, global_step, episodes, recent, sps=sps)
