@@ -8,11 +8,13 @@ its mean action, so that whatever differs comes from z: draws from π(z|s₁), o
 with --latent none has no z: its episodes sample their actions and differ by that noise alone.
 
 modes.png: above, the paths of objects (or of what else the environment shows, see `panels_of`), a colour a z; below, on
-the same axes, the states of the replay in checkpoint.pt, from the oldest to the newest; right, each z's return.
+the same axes, the states of the replay in checkpoint.pt, from the oldest to the newest; right, each z's return. Of a
+run of rpg_pixels.py both are found in its images.
 modes.mp4: the episodes side by side, each in a frame of its z's colour; left out where nothing can be rendered.
 """
 
 import argparse
+import contextlib
 import importlib
 import math
 import sys
@@ -32,10 +34,13 @@ sys.path.insert(0, str(ROOT))
 import envs  # noqa: E402
 from envs import refuse  # noqa: E402
 
+SCRIPTS = ROOT / "rpg.py", ROOT / "rpg_pixels.py"  # whose runs are known by their flags
 POINTS = 20_000  # states of the replay that are drawn, at most
-FRAMES, CELL = 100, 160  # frames of the video, at most; pixels a side of one episode in it, at most
+ROWS = 50  # of the replay that are read at once: those with images are large
+VIDEO_FRAMES, CELL = 100, 160  # frames of the video, at most; pixels a side of one episode in it, at most
 DECISIONS = 2000  # of an episode that does not end by itself
 BORDER = 5  # pixels of a z's colour around its episode
+SQUARE = 4  # pixels a side of what images are averaged over for their principal components
 TIME = None  # on an axis: the decisions since the episode's start
 
 # What to draw of our environments: environment -> (title, what is on x and y, labels of x and y, units an entry is).
@@ -44,6 +49,8 @@ SCALED = 1.0 / envs.OBS_SCALE
 XY, XZ, YZ = ("x, m", "y, m"), ("x, m", "z, m"), ("y, m", "z, m")
 ANT = [("ant, from above", (0, 1), XY, 1.0), ("block, from above", (-3, -2), XY, 1.0)]
 DOORS = "left door, rad", "right door, rad"
+BLOCK = [("block", (-4, -3), XY, 2.0), ("pusher", (-2, -1), XY, 2.0)]
+BLOCKS = {"block-push": 2, "block-push-1": 1, "block-push-pixels": 1}  # whose images `features` can read
 PATHS = {
     "adroit-door": [
         ("door", (TIME, 30), ("decision", "hinge, rad"), 1.0),
@@ -58,7 +65,8 @@ PATHS = {
     "ant-push": ANT,
     "ant-push-sparse": ANT,
     "block-push": [("block 1", (-6, -5), XY, 2.0), ("block 2", (-4, -3), XY, 2.0), ("pusher", (-2, -1), XY, 2.0)],
-    "block-push-1": [("block", (-4, -3), XY, 2.0), ("pusher", (-2, -1), XY, 2.0)],
+    "block-push-1": BLOCK,
+    "block-push-pixels": BLOCK,
     "cabinet-dense": [("hand, from above", (0, 1), XY, 1.0), ("doors", (3, 4), DOORS, 1.0)],
     "cabinet-sparse": [("hand, from above", (-5, -4), XY, 1.0), ("doors", (-2, -1), DOORS, 1.0)],
     "cheetah-back": [("cheetah", (TIME, 0), ("decision", "x, m"), 1.0)],
@@ -77,16 +85,51 @@ class Panel(NamedTuple):
 
     title: str
     labels: tuple[str, str]  # of x and y
-    place: Callable  # (obs (..., O), t (...), decisions since the episode's start) -> (..., 2)
+    place: Callable  # (obs (..., D), t (...), decisions since the episode's start) -> (..., 2)
     equal: bool  # whether both axes have one scale
 
 
 class Episode(NamedTuple):
     """One episode of T decisions."""
 
-    obs: np.ndarray  # (T + 1, O), an image flattened
+    obs: np.ndarray  # (T + 1, D), the features of its observations
     frames: list  # of (height, width, 3) uint8; empty without a renderer
     summary: dict  # envs.SUMMARY's names -> values, nan if unknown
+
+
+def position(images, colour):
+    """Where block-push draws its square of this colour, a triple: images (..., 3, 64, 64) → (..., 2), in m, by the
+    centroid of its pixels: within 3 cm.
+
+    How much of the square a pixel holds is told by how far the colour's strongest channel passes the two others. A
+    goal, half as pale, has half of that, which is taken off; and with it what the edges hold."""
+    strongest = int(np.argmax(colour))
+    others = [channel for channel in range(3) if channel != strongest]
+    full = 255.0 * (colour[strongest] - max(colour[channel] for channel in others))
+    images = images.astype(np.float32)
+    excess = images[..., strongest, :, :] - images[..., others, :, :].max(-3)
+    weights = np.maximum(excess - (full / 2 + 1), 0.0)  # (..., 64, 64); 1: rounding
+    pixels = images.shape[-1]
+    places = (np.arange(pixels) + 0.5) * (2 * envs.ARENA_HALF / pixels) - envs.ARENA_HALF  # of pixels, in m
+    total = weights.sum((-2, -1))
+    x = (weights.sum(-2) @ places) / total
+    y = -(weights.sum(-1) @ places) / total  # row 0 is the largest y
+    return np.stack([x, y], -1)
+
+
+def features(env_id, obs):
+    """What is drawn of observations (..., O) → (..., D). States: all of them. Images, (..., F, 3, 64, 64) uint8: of the
+    newest, where it shows block-push the entries that its states end with, positions / 2 of blocks and pusher; else
+    the means of squares of pixels, 0 to 1."""
+    if obs.dtype != np.uint8:
+        return obs
+    images = obs[..., -1, :, :, :]
+    if env_id in BLOCKS:
+        colours = *envs.BLOCK_COLORS[: BLOCKS[env_id]], envs.PUSHER_COLOR
+        return np.concatenate([position(images, colour) / 2 for colour in colours], -1)
+    *batch, channels, height, width = images.shape
+    squares = images.reshape(*batch, channels, height // SQUARE, SQUARE, width // SQUARE, SQUARE)
+    return squares.mean((-3, -1), dtype=np.float32).reshape(*batch, -1) / 255
 
 
 def entries_panel(title, entries, labels, scale):
@@ -99,28 +142,35 @@ def entries_panel(title, entries, labels, scale):
     return Panel(title, labels, place, equal=TIME not in entries)
 
 
-def components_panel(title, columns, obs):
-    """A Panel of the first two principal components of the entries `columns` (a slice), each in its own standard
-    deviations, over the states `obs` (n, O)."""
+def components_panel(title, columns, obs, images):
+    """A Panel of the first two principal components of the entries `columns` (a slice) over the states `obs` (n, D).
+    Each in its own standard deviations; those of images, which have one unit, as they are."""
     x = obs[:, columns].astype(np.float64)
-    mean, std = x.mean(0), x.std(0)
-    std = np.where(std > 1e-8, std, 1.0)  # an entry that never changes is 0 then
-    _, singular, directions = np.linalg.svd((x - mean) / std, full_matrices=False)
-    shares = singular**2 / max(np.sum(singular**2), 1e-12)
+    mean, std = x.mean(0), np.ones(x.shape[1])
+    if not images:
+        std = x.std(0)
+        std = np.where(std > 1e-8, std, 1.0)  # an entry that never changes is 0 then
+    scaled = (x - mean) / std
+    variances, directions = np.linalg.eigh(scaled.T @ scaled)  # ascending; (a svd of 20 000 images takes 10 s)
+    shares = variances[::-1] / max(variances.sum(), 1e-12)
     labels = [f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2)]
 
     def place(obs, t):
-        return ((obs[..., columns] - mean) / std) @ directions[:2].T
+        return ((obs[..., columns] - mean) / std) @ directions[:, :-3:-1]
 
     return Panel(title, tuple(labels), place, equal=True)
 
 
-def panels_of(env_id, object_dim, obs):
-    """The Panels for an environment; `obs` (n, O): states, from which principal components are found.
+def panels_of(env_id, object_dim, obs, images=False):
+    """The Panels for an environment; `obs` (n, D): features of states, or of `images`, from which principal components
+    are found.
 
     Our environments: PATHS. Others: their object coordinates, the last `object_dim` entries, or without these the whole
-    observation; one or two such entries as they are, more by their first two principal components.
+    observation; one or two such entries as they are, more by their first two principal components. So all images but
+    those of block-push.
     """
+    if images and env_id not in BLOCKS:
+        return [components_panel("image", slice(None), obs, images)]
     if env_id.startswith(envs.METAWORLD):
         return [entries_panel(*path) for path in METAWORLD_PATHS]
     if env_id in PATHS:
@@ -131,7 +181,7 @@ def panels_of(env_id, object_dim, obs):
         return [entries_panel(name, (TIME, start), ("decision", f"entry {start}"), 1.0)]
     if size - start == 2:
         return [entries_panel(name, (start, start + 1), (f"entry {start}", f"entry {start + 1}"), 1.0)]
-    return [components_panel(f"{name}, {size - start} entries", slice(start, None), obs)]
+    return [components_panel(f"{name}, {size - start} entries", slice(start, None), obs, images)]
 
 
 def choose_z(agent, obs, num_z, seed):
@@ -158,13 +208,13 @@ def play(agent, env, seed, z, greedy, render, every):
     """An Episode from the start state of `seed` under z (Z,); with render, a frame of every `every`-th state. One that
     does not end by itself is left after DECISIONS, without a summary but its length."""
     obs, info = env.reset(seed=seed)
-    states, frames = [obs.ravel()], []
+    states, frames = [features(agent.args.env_id, obs)], []
     while envs.SUMMARY_KEY not in info and len(states) <= DECISIONS:
         if render and (len(states) - 1) % every == 0:
             frames.append(shrink(env.render()))
         action = agent.act(obs, z, greedy)
         obs, _, _, _, info = env.step(action.numpy())
-        states.append(obs.ravel())
+        states.append(features(agent.args.env_id, obs))
     if render:
         frames.append(shrink(env.render()))
     summary = dict.fromkeys(envs.SUMMARY, math.nan) | {"episodic_length": len(states) - 1}
@@ -174,24 +224,29 @@ def play(agent, env, seed, z, greedy, render, every):
 
 
 def read_visits(script, run_dir, agent, env):
-    """What the replay of checkpoint.pt holds: (obs (n, O), t (n,) decisions since the episode's start, step (n,) the
-    environment step at which it was seen), oldest first, n at most POINTS."""
+    """What the replay of checkpoint.pt holds: (obs (n, D), features; t (n,) decisions since the episode's start; step
+    (n,) the environment step at which it was seen), oldest first, n at most POINTS."""
     state = envs.read_checkpoint(run_dir, torch.device("cpu"))
     args = agent.args
-    obs_dim, act_dim = env.observation_space.shape[0], env.action_space.shape[0]
-    capacity = int(state["replay"]["filled"]) * args.num_envs  # the rest of the ring is not needed here
-    latent_dim = script.latent_size(args)
-    replay = script.Replay(capacity, args.num_envs, obs_dim, act_dim, latent_dim, torch.device("cpu"))
+    filled = int(state["replay"]["filled"])  # the rest of the ring is not needed here
+    sizes = [env.action_space.shape[0], script.latent_size(args)]
+    if not sees_images(env):  # a replay of images knows their size
+        sizes.insert(0, env.observation_space.shape[0])
+    replay = script.Replay(filled * args.num_envs, args.num_envs, *sizes, torch.device("cpu"))
     replay.load_state_dict(state["replay"])
-    rows = replay.in_order()  # (rows, N, ·)
     global_step = state["progress"][0]
+    order = (replay.head - filled + torch.arange(filled)) % filled
+    last = replay.fields(replay.data).last[order]  # (rows, N)
     # A row counts one step for each environment that acted; where an episode had ended none did.
-    steps_after = (rows.last == 0).sum(1).flip(0).cumsum(0).flip(0)  # (rows,)
-    keep = slice(None, None, math.ceil(rows.t.numel() / POINTS))
-    obs = rows.obs[keep].flatten(2).flatten(0, 1)  # (n, O)
-    t = rows.t[keep].flatten()
+    steps_after = (last == 0).sum(1).flip(0).cumsum(0).flip(0)  # (rows,)
+    keep = slice(None, None, math.ceil(last.numel() / POINTS))
+    obs, t = [], []
+    for row in order[keep].split(ROWS):
+        rows = replay.rows(*torch.broadcast_tensors(row[:, None], torch.arange(args.num_envs)))  # (ROWS, N, ·)
+        obs.append(features(args.env_id, rows.obs.flatten(0, 1).numpy()))
+        t.append(rows.t.flatten().numpy())
     step = (global_step - steps_after)[keep].repeat_interleave(args.num_envs)
-    return obs.numpy(), t.numpy(), step.numpy()
+    return np.concatenate(obs), np.concatenate(t), step.numpy()
 
 
 def draw(episodes, names, colours, visits, panels, title):
@@ -281,12 +336,12 @@ def write_video(path, episodes, colours, fps):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path, help="directory of a run of rpg.py")
+    parser.add_argument("run_dir", type=Path, help="directory of a run of rpg.py or rpg_pixels.py")
     parser.add_argument("--num-z", type=int, default=9, help="how many z, or at most so many categories (default: 9)")
     parser.add_argument("--seed", type=int, default=0, help="of the start state and of the z (default: 0)")
     parser.add_argument("--out", type=Path, help="directory for the files (default: the run's)")
     parser.add_argument("--no-video", action="store_true", help="only modes.png")
-    parser.add_argument("--script", type=Path, default=ROOT / "rpg.py", help="what made the run, if not rpg.py: a fork")
+    parser.add_argument("--script", type=Path, help="what made the run, if neither of these: a fork")
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
     parser.error = refuse  # one line
     args = parser.parse_args()
@@ -300,7 +355,7 @@ def parse_args():
         refuse(f"{args.run_dir} is a run of rpg_bandit.py: its bandit.png shows what z does")
     if not (args.run_dir / "model.pt").exists():
         refuse(f"{args.run_dir} has no model.pt: not the directory of a run, or one without a checkpoint yet")
-    if not args.script.is_file():
+    if args.script is not None and not args.script.is_file():
         refuse(f"--script {args.script}: no such file")
     args.out = args.out or args.run_dir
     if not args.out.is_dir():
@@ -308,27 +363,52 @@ def parse_args():
     return args
 
 
-def make_env_to_show(args, with_video):
-    """(the environment of a run with these Args, whether it renders); ValueError if it cannot be made at all."""
-    env_kwargs = envs.parse_env_kwargs(args.env_kwargs)
+def import_script(path):
+    """The module of a script, which may lie anywhere."""
+    sys.path.insert(0, str(path.resolve().parent))
+    return importlib.import_module(path.stem)
+
+
+def script_of(run_dir):
+    """The one of SCRIPTS that has the flags of a run; rpg.py, which will say so, if none has. OSError if the run has no
+    args.json."""
+    for path in SCRIPTS:
+        with contextlib.suppress(ValueError, TypeError):
+            envs.load_args(run_dir, import_script(path).Args)
+            return path
+    return SCRIPTS[0]
+
+
+def sees_images(env):
+    return env.observation_space.dtype == np.uint8
+
+
+def make_env_to_show(args, frames, with_video):
+    """(the environment of a run with these Args, seen as so many `frames` or as a state, whether it renders);
+    ValueError if it cannot be made at all."""
+
+    def make(render_mode):
+        env_kwargs = envs.parse_env_kwargs(args.env_kwargs)
+        return envs.make_env(args.env_id, 0, render_mode, args.env_options, env_kwargs, frames)
+
     if with_video:
         try:
-            return envs.make_env(args.env_id, 0, "rgb_array", args.env_options, env_kwargs), True
+            return make("rgb_array"), True
         except ValueError as error:
-            env = envs.make_env(args.env_id, 0, None, args.env_options, env_kwargs)  # else it isn't the renderer
+            env = make(None)  # else it isn't the renderer
             print(f"no video: {envs.one_line(error)}")
             return env, False
-    return envs.make_env(args.env_id, 0, None, args.env_options, env_kwargs), False
+    return make(None), False
 
 
 def main():
     args = parse_args()
     torch.set_num_threads(args.num_threads)
-    sys.path.insert(0, str(args.script.resolve().parent))
     try:
-        script = importlib.import_module(args.script.stem)
+        script = import_script(args.script or script_of(args.run_dir))
         agent = script.load_policy(args.run_dir)
-        env, renders = make_env_to_show(agent.args, not args.no_video)
+        frames = getattr(script, "FRAMES", 0)  # only a script for images has it
+        env, renders = make_env_to_show(agent.args, frames, not args.no_video)
     except Exception as error:  # foreign or damaged files, an environment that is not installed here
         refuse(f"{args.run_dir}: {envs.failure(error)}")
 
@@ -337,7 +417,7 @@ def main():
     greedy = agent.args.latent != "none"
     torch.manual_seed(args.seed)
     length = env.spec.max_episode_steps if env.spec else getattr(env.unwrapped, "horizon", None)
-    every = math.ceil((length or DECISIONS) / FRAMES)
+    every = math.ceil((length or DECISIONS) / VIDEO_FRAMES)
     episodes = [play(agent, env, args.seed, z[i], greedy, renders, every) for i in range(len(z))]
     if any(not np.array_equal(episode.obs[0], episodes[0].obs[0]) for episode in episodes):
         print(f"note: {agent.args.env_id} starts differently at one seed, so that not all differences come from z")
@@ -349,11 +429,12 @@ def main():
         print(f"states visited in training are left out: {envs.failure(error)}")
 
     states = [episode.obs for episode in episodes] + ([visits[0]] if visits else [])
-    panels = panels_of(agent.args.env_id, getattr(env.unwrapped, "object_dim", 0), np.concatenate(states))
+    object_dim = getattr(env.unwrapped, "object_dim", 0)
+    panels = panels_of(agent.args.env_id, object_dim, np.concatenate(states), sees_images(env))
     colours = matplotlib.colormaps["turbo"](np.linspace(0.04, 0.96, len(z)))
     what = f"{len(z)} z, mean actions" if greedy else f"no latent: {len(z)} episodes of sampled actions, noise alone"
-    title = f"{agent.args.env_id}, {args.run_dir.resolve().name}\n{what}, from one start state (×: seed {args.seed})"
-    figure = draw(episodes, names, colours, visits, panels, title.replace("$", r"\$"))
+    title = [agent.args.env_id, args.run_dir.resolve().name, f"{what}, from one start state (×: seed {args.seed})"]
+    figure = draw(episodes, names, colours, visits, panels, "\n".join(title).replace("$", r"\$"))
     try:
         figure.savefig(args.out / "modes.png", dpi=110)
         print(args.out / "modes.png")
