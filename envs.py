@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import contextlib
 import ctypes.util
 import dataclasses
@@ -36,6 +37,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -47,8 +49,10 @@ import numpy as np
 # MuJoCo reads this once, at its import, and that import fails if the library is missing: name EGL only where it is.
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
     os.environ.setdefault("MUJOCO_GL", "egl")
+warnings.filterwarnings("ignore", r"\(65\d{3}\) ")  # GLFW's, by their numbers: an exception follows, and says the same
 
 FRAME_SIZE = 320  # pixels, height and width of a rendered frame
+PIXELS = 64  # those of an image that is observed
 OBS_SCALE = 0.05  # official code: on the observations of Meta-World, Adroit and cabinet-sparse
 
 
@@ -77,7 +81,7 @@ class Task(gym.Env):
         self.action_space = gym.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
         self._simulate = functools.partial(mujoco.mj_step, model, data, self.substeps)  # a decision; nstep= is slower
-        self._renderer = None
+        self._renderers: dict[int, Any] = {}  # by the size of their pictures
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> None:
         """What every reset begins with."""
@@ -96,20 +100,58 @@ class Task(gym.Env):
     def render(self) -> np.ndarray | None:
         if self.render_mode != "rgb_array":
             return None
-        if self._renderer is None:
-            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+        return self.picture(FRAME_SIZE)
 
-            self.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map
-            camera = {"default_cam_config": self.camera}
-            if isinstance(self.camera, str):
-                camera = {"camera_name": self.camera}
-            self._renderer = MujocoRenderer(self.model, self.data, width=FRAME_SIZE, height=FRAME_SIZE, **camera)
-        return self._renderer.render("rgb_array")
+    def picture(self, size: int) -> np.ndarray:
+        """(size, size, 3) uint8, what `camera` sees. Drawn twice as large, and the mean of 2 x 2 pixels taken: as
+        smooth as multisampling, in less than half the time where there is no GPU."""
+        renderer = self._renderers.get(size)
+        if renderer is None:
+            renderer = self._make_renderer(2 * size)
+            self._renderers[size] = renderer
+        frame = draw_by_mujoco(self, renderer, functools.partial(renderer.render, "rgb_array")).astype(np.uint16)
+        total = frame[::2, ::2] + frame[::2, 1::2] + frame[1::2, ::2] + frame[1::2, 1::2]
+        return ((total + 2) // 4).astype(np.uint8)
+
+    def _make_renderer(self, size: int) -> Any:
+        from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+        self.model.vis.quality.offsamples = 0  # no multisampling
+        self.model.vis.quality.numslices = 16  # of a round thing, by default 28
+        self.model.vis.global_.offwidth = size
+        self.model.vis.global_.offheight = size
+        camera = {"default_cam_config": self.camera}
+        if isinstance(self.camera, str):
+            camera = {"camera_name": self.camera}
+        return MujocoRenderer(self.model, self.data, width=size, height=size, **camera)
 
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+
+def draw_by_mujoco(env: gym.Env, renderer: Any, draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """draw(), by which a MujocoRenderer of gymnasium's draws for `env`. By itself it uses the OpenGL context that was
+    used last, be it another environment's, and none after another one was closed."""
+    if renderer.viewer is None:
+        import mujoco
+
+        renderer.model.vis.quality.shadowsize = 0  # software rendering spends 99 % of its time on the shadow map ...
+        draw()  # makes the viewer
+        renderer.viewer.scn.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # ... and half of the rest on this
+        if "lookat" not in (renderer.default_cam_config or {}):  # not the centre of what happens to be there now
+            renderer.viewer.cam.lookat[:] = renderer.model.stat.center
+        atexit.register(close_if_alive, weakref.ref(env))
+    renderer.viewer.make_context_current()
+    return draw()
+
+
+def close_if_alive(reference: weakref.ref) -> None:
+    """At Python's exit, and before MuJoCo ends OpenGL: contexts that are open later print tracebacks."""
+    env = reference()
+    if env is not None:
+        env.close()
 
 
 # Meta-World: lengths in metres, thresholds of success as in metaworld 3.1.1
@@ -153,8 +195,9 @@ class MetaWorld(Task):
     horizon = 100
     substeps = 5 * ACTION_REPEAT
     object_dim = 7
-    # Not one of the package's cameras: the corner ones are upside down in v3.
-    camera = {"lookat": (0.0, 0.65, 0.15), "distance": 1.3, "azimuth": 130.0, "elevation": -25.0}
+    # Not one of the package's cameras: the corner ones are upside down in v3. Hand, objects and goals of all tasks are
+    # in view, and in an image of 64 x 64 the fastest decision of the hand, 2 cm, moves it by a pixel.
+    camera = {"lookat": (0.0, 0.65, 0.1), "distance": 1.2, "azimuth": 142.0, "elevation": -32.0}
 
     def __init__(self, task: str, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # here, as above
@@ -401,7 +444,6 @@ BLOCK_TOLERANCE = 0.2  # from a block to its goal
 RANDOM_RANGE, RANDOM_GAP = 1.2, 0.6  # random-blocks: centres in +-range; each two `gap` apart in x or in y
 BLOCK_COLORS = ((0.25, 0.25, 0.75), (0.25, 0.75, 0.25))  # the paper's blue and green, and its red pusher
 PUSHER_COLOR, FLOOR_COLOR, WALL_COLOR = (0.75, 0.25, 0.25), (0.9, 0.9, 0.9), (0.4, 0.4, 0.4)
-PIXELS = 64  # a side of the image
 
 
 def block_push_model(n: int) -> Any:
@@ -552,18 +594,15 @@ class BlockPush(Task):
             paint(image, center, BLOCK_HALF, color)
         return image.reshape(len(image), -1, 3)
 
-    def render(self) -> np.ndarray | None:
-        if self.render_mode != "rgb_array":
-            return None
-        return self._draw(self._background(FRAME_SIZE))
+    def picture(self, size: int) -> np.ndarray:
+        return self._draw(self._background(size))
 
 
 class BlockPushPixels(BlockPush):
     """BlockPush with one block, seen as an image (64, 64, 3) uint8 of the whole arena; all else as there.
 
-    The paper shows two consecutive frames, for the velocities. This is one: a script that stacks the last two rows of
-    its replay stores every frame once, 12 kB, where stacked here each would be stored twice. Drawing it takes
-    nearly as long as the simulator: a decision costs twice its simulator steps.
+    The paper shows two consecutive frames, for the velocities: make_env(..., frames=2). Drawing one takes nearly as
+    long as the simulator: a decision costs twice its simulator steps.
     """
 
     def __init__(self, render_mode: str | None = None, options: Sequence[str] = ()) -> None:
@@ -1044,7 +1083,8 @@ TASKS = {  # environment id -> its class and what that wants first; and METAWORL
     "cheetah-back": (CheetahBack,),
     "maze": (Maze,),
 }
-METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3'
+METAWORLD = "metaworld-"  # our ids are this and the package's task name without its '-v3' ...
+AS_IMAGE = "-pixels"  # ... and with this behind it the same task, seen as an image
 SIMILAR = 0.75  # of difflib's ratio: from there on an id may have been meant by another one
 OPTIONS = {  # environment id -> its switches
     "adroit-door": ("strict",),  # the package's thresholds of success in place of the official code's
@@ -1053,6 +1093,7 @@ OPTIONS = {  # environment id -> its switches
     "block-push-1": ("random-blocks",),
     "block-push-pixels": ("random-blocks",),
     "maze": tuple(f"goal={x},{y}" for x in range(5) for y in range(5)),  # reward 1 in that cell; without: no reward
+    "metaworld-basketball-pixels": ("fixed-ball",),
     "metaworld-basketball": ("fixed-ball",),  # ball at (0, .6, .03) m as in the paper's v2 task; the basket is random
 }
 
@@ -1062,6 +1103,7 @@ def one_line(text: Any) -> str:
 
 
 def metaworld_ids() -> list[str]:
+    """Those of states."""
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     except ImportError:
@@ -1079,7 +1121,7 @@ def similar_ids(env_id: str) -> list[str]:
     those that cannot be trained left out. Empty if nothing is similar."""
     module, colon, name = env_id.rpartition(":")
     wanted = without_version(name)
-    ours = [*TASKS, *metaworld_ids()]
+    ours = [*TASKS, *metaworld_ids(), *(name + AS_IMAGE for name in metaworld_ids())]
     newest: dict[str, Any] = {}  # id without its version -> gymnasium's spec
     for spec in gym.registry.values():
         key = without_version(spec.id)
@@ -1095,6 +1137,8 @@ def similar_ids(env_id: str) -> list[str]:
     for key in difflib.get_close_matches(wanted, newest, n=3, cutoff=SIMILAR):
         if colon or can_be_made(newest[key].id):
             found.append(module + colon + newest[key].id)
+    if not found and name.endswith(AS_IMAGE):  # of other ids the states have the same name
+        return similar_ids(env_id.removesuffix(AS_IMAGE))
     return found
 
 
@@ -1201,9 +1245,28 @@ def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
     return env_kwargs
 
 
-def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any]) -> gym.Env:
-    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. ValueError, in one
-    line, for all that fails."""
+class CannotRender(ValueError):
+    """One line that says why an environment has no pictures."""
+
+
+class DrawnByMuJoCo(gym.Wrapper):
+    """An environment with a MujocoRenderer of gymnasium's."""
+
+    def render(self) -> Any:
+        return draw_by_mujoco(self, self.unwrapped.mujoco_renderer, self.env.render)
+
+
+def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any], images: bool = False) -> gym.Env:
+    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. images: those do not
+    matter, but they are an image, or it can be rendered. ValueError, in one line, for all that fails."""
+    if images and render_mode is None:
+        try:
+            return make_gymnasium(env_id, "rgb_array", env_kwargs, True)
+        except CannotRender:
+            env = make_gymnasium(env_id, None, env_kwargs)
+            if is_image(env.observation_space):
+                return env
+            raise
     if "render_mode" in env_kwargs:
         raise ValueError("--env-kwargs render_mode: frames are drawn with --capture-video")
     if ":" in env_id:
@@ -1213,7 +1276,7 @@ def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, A
         arguments["render_mode"] = render_mode
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*initialised with render_mode")  # said below
+            warnings.filterwarnings("ignore", ".*(initialised with render_mode|include `render_modes`)")  # said below
             env = gym.make(env_id, **arguments)
     except gym.error.UnregisteredEnv as error:
         raise unknown_id(env_id) from error
@@ -1223,14 +1286,18 @@ def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, A
         if render_mode is not None and isinstance(error, TypeError):
             takes_nothing = "() takes no arguments" in str(error) and not env_kwargs
             if takes_nothing or "argument 'render_mode'" in str(error):
-                raise ValueError(f"{env_id} cannot be rendered: its class takes no render_mode") from error
+                raise CannotRender(f"{env_id} cannot be rendered: its class takes no render_mode") from error
         if isinstance(error, TypeError) and error.__cause__ is not None:  # gymnasium adds all arguments to the message
             error = error.__cause__
         raise ValueError(f"{env_id!r} cannot be made: {failure(error)}") from error
     if render_mode and render_mode not in (env.metadata.get("render_modes") or ()):
-        raise ValueError(f"{env_id} cannot be rendered: its metadata names no render mode {render_mode!r}")
+        raise CannotRender(f"{env_id} cannot be rendered: its metadata names no render mode {render_mode!r}")
     skip_check_of_frames(env)
+    if hasattr(env.unwrapped, "mujoco_renderer"):
+        env = DrawnByMuJoCo(env)
     env = with_unit_actions(env, env_id)
+    if images:
+        return env
     return with_flat_observations(env, env_id)
 
 
@@ -1326,17 +1393,24 @@ def small_frame(frame: Any) -> np.ndarray:
     return np.rint(channels @ area_weights(width).T).astype(np.uint8)
 
 
-def with_frames(env: gym.Env, frames: int) -> gym.Env:
+def with_images(env: gym.Env, env_id: str, frames: int) -> gym.Env:
     """The environment seen as its last `frames` images (frames, 3, 64, 64) uint8, newest last; at a reset all are the
-    first one. An image is its own observation if that is one, else what it renders."""
-    sees = is_image(env.observation_space)
+    first one. With frames = 0 as one image (3, 64, 64). That is its own observation if it is an image, or what it
+    renders."""
+    task = env.unwrapped
 
     def image(obs: Any) -> np.ndarray:
-        return small_frame(obs if sees else env.render())
+        if is_image(env.observation_space):
+            return small_frame(obs)
+        if isinstance(task, Task):
+            return small_frame(task.picture(PIXELS))
+        return small_frame(draw(env, env_id))
 
     space = gym.spaces.Box(0, 255, (3, PIXELS, PIXELS), np.uint8)
-    env = gym.wrappers.TransformObservation(env, image, space)
-    return gym.wrappers.FrameStackObservation(env, frames, padding_type="reset")
+    seen = gym.wrappers.TransformObservation(env, image, space)
+    if frames > 0:
+        seen = gym.wrappers.FrameStackObservation(seen, frames, padding_type="reset")
+    return seen
 
 
 def is_opengl_error(error: Exception) -> bool:
@@ -1618,29 +1692,28 @@ class Video:
 def make_task(env_id: str, render_mode: str | None, options: Sequence[str]) -> gym.Env:
     """A task of this file."""
     if env_id.startswith(METAWORLD):
-        if env_id not in metaworld_ids():
+        state_id = env_id.removesuffix(AS_IMAGE)
+        if state_id not in metaworld_ids():
             raise unknown_id(env_id)
-        return MetaWorld(env_id.removeprefix(METAWORLD), render_mode, options)
+        return MetaWorld(state_id.removeprefix(METAWORLD), render_mode, options)
     task_class, *arguments = TASKS[env_id]
     if task_class in (Adroit, Cabinet) and importlib.util.find_spec("gymnasium_robotics") is None:
         raise ValueError(f"{env_id} needs gymnasium-robotics: pip install gymnasium-robotics==1.4.2")
     return task_class(*arguments, render_mode, options)
 
 
-def draw_first_frame(env: gym.Env, env_id: str) -> None:
-    """So that a missing renderer is found early. What the frame looks like does not matter yet: see Video."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # GLFW's, before it fails
-        try:
-            env.render()
-        except NotImplementedError as error:
-            raise ValueError(f"{env_id} cannot be rendered: its class has no render()") from error
-        except gym.error.DependencyNotInstalled as error:  # a renderer in Python, for example pygame
-            raise ValueError(f"{env_id} cannot be rendered: {one_line(error)}") from error
-        except Exception as error:
-            if is_opengl_error(error):
-                raise
-            raise ValueError(f"{env_id} cannot be rendered: {failure(error)}") from error
+def draw(env: gym.Env, env_id: str) -> Any:
+    """What it renders. CannotRender if that fails, but not for want of OpenGL."""
+    try:
+        return env.render()
+    except NotImplementedError as error:
+        raise CannotRender(f"{env_id} cannot be rendered: its class has no render()") from error
+    except gym.error.DependencyNotInstalled as error:  # a renderer in Python, for example pygame
+        raise CannotRender(f"{env_id} cannot be rendered: {one_line(error)}") from error
+    except Exception as error:
+        if is_opengl_error(error):
+            raise
+        raise CannotRender(f"{env_id} cannot be rendered: {failure(error)}") from error
 
 
 def make_env(
@@ -1656,8 +1729,8 @@ def make_env(
     render_mode: None or "rgb_array"; a first frame is drawn at once, so that a missing renderer is found early.
     options: switches out of OPTIONS[env_id].
     env_kwargs: arguments of gymnasium.make, for ids that are not of this file.
-    frames: how many images are observed, (frames, 3, 64, 64) uint8 (see with_frames); 0: what the id says, mostly a
-      vector.
+    frames: how many images are observed, (frames, 3, 64, 64) uint8, newest last (see with_images); 0: what the id
+      says, a vector but for those in -pixels.
     Seeds the global generators of Python and NumPy, for constructors that draw from them.
     ValueError, in one line, if the environment cannot be made, reset or drawn.
     """
@@ -1674,25 +1747,29 @@ def make_env(
         raise ValueError(
             f"{env_id} takes no --env-kwargs ({', '.join(env_kwargs)}): they are for ids of gymnasium.make"
         )
+    images = frames > 0 or (env_id.startswith(METAWORLD) and env_id.endswith(AS_IMAGE))
     seed_global_rng(seed)
     try:
         if is_ours:
-            env = make_task(env_id, render_mode, options)
-            if frames > 0:
-                env = with_frames(env, frames)
-            env = Standard(env)
-            env.reset(seed=seed)
+            env = make_task(env_id, "rgb_array" if images else render_mode, options)
         else:
-            env = Standard(make_gymnasium(env_id, render_mode, env_kwargs or {}))
-            try:
-                env.reset(seed=seed)
-            except Exception as error:
-                if is_opengl_error(error):
-                    raise
-                raise ValueError(f"{env_id}: its first reset fails: {failure(error)}") from error
+            env = make_gymnasium(env_id, render_mode, env_kwargs or {}, images)
+        if images:
+            env = with_images(env, env_id, frames)
+        env = Standard(env)
+        try:
+            env.reset(seed=seed)
+        except Exception as error:
+            if is_ours or is_opengl_error(error) or isinstance(error, CannotRender):
+                raise
+            raise ValueError(f"{env_id}: its first reset fails: {failure(error)}") from error
         env.action_space.seed(seed)
         if render_mode is not None:
-            draw_first_frame(env, env_id)
+            draw(env, env_id)
+    except CannotRender as error:
+        if not images:
+            raise
+        raise ValueError(f"{error}; rpg_pixels.py needs pictures, rpg.py learns from states") from error
     except SystemExit as error:  # it would end the program without a word
         raise ValueError(f"{env_id}: its own code calls sys.exit({error})") from error
     except Exception as error:
@@ -1700,7 +1777,7 @@ def make_env(
             raise
         raise ValueError(
             f"no OpenGL ({one_line(error)}): apt install libegl1 libegl-mesa0 libgl1-mesa-dri, or set MUJOCO_GL=osmesa "
-            "(apt install libosmesa6); to train without rendering, unset MUJOCO_GL"
+            "(apt install libosmesa6); to train on states, without rendering, unset MUJOCO_GL"
         ) from error
     return env
 
@@ -2497,6 +2574,7 @@ def list_tasks() -> None:
         print(row(env_id, shape, env.object_dim, env.action_space.shape[0], env.horizon, env.rewards, options))
     print("encoded: how many of the last observations are object coordinates, for the positional encoding")
     print("like metaworld-basketball, without its option:", *metaworld_ids())
+    print("seen as images: block-push-pixels, metaworld-basketball-pixels and so on; by rpg_pixels.py all that render")
     print("and every id of gymnasium.make with bounded continuous actions, for example HalfCheetah-v5")
 
 

@@ -177,6 +177,19 @@ for name, kind in {
     register(f"{name}-v0", OddObs, kind=kind)
 
 
+class OnlyImages(OddObs):
+    """Seen as an image, and has no render()."""
+
+    metadata = {}
+    render = gym.Env.render
+
+    def __init__(self):
+        super().__init__("image")
+
+
+register("ToyOnlyImages-v0", OnlyImages)
+
+
 class FixedAction(Toy):
     """Three actions, of which only the second moves the point: the others are fixed, at -0.3 and at 0."""
 
@@ -369,6 +382,15 @@ class NoPictures(Toy):
 
 
 register("ToyNoPictures-v0", NoPictures)
+
+
+class NoRender(Toy):
+    """Says that it can be rendered, and has no render()."""
+
+    render = gym.Env.render
+
+
+register("ToyNoRender-v0", NoRender)
 
 
 class Locked(Exception):
