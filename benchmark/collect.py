@@ -1,11 +1,15 @@
-"""Add runs of rpg.py to a CSV: the mean over the last 50 training episodes, every 1000 environment steps.
+"""Add runs to a CSV: means over the last 50 training episodes, every 1000 environment steps, or 5000 after 100 000.
 
+    python benchmark/collect.py fig7             # those of a figure of experiments.py: benchmark/results/fig7.csv
     python benchmark/collect.py curves.csv runs/*
     python benchmark/plot.py curves.csv curves.png
 
-Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, episodic_return. A run
-replaces the rows of an earlier one of the same environment, options, method and seed. What is no such run, or has no
-finished episode yet, is skipped with a line that says why. Success is empty where the environment's info has none.
+Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, return; coverage (of
+the maze, so far); hours (of training up to there, by the clock); commit (of commit.txt, which launch.py writes; a +
+where a script differed from it); flags, a hash of those that change what is learned (launch.flags_hash). What a run
+does not have is empty. A run replaces the rows of an earlier one of the same environment, options, method and seed.
+Runs of one method on one task whose flags differ in more than the seed are refused. What is no such run, or has no
+finished episode yet, is skipped with a line that says why.
 """
 
 import argparse
@@ -20,32 +24,43 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from experiments import EXPERIMENTS  # noqa: E402
+from launch import UNCOUNTED, Run, flags_hash  # noqa: E402
+
 from envs import refuse  # noqa: E402
 
-WINDOW, EVERY = 50, 1000  # episodes a mean is over; environment steps between two rows
-RUN = ["env_id", "options", "method", "seed"]  # the columns that tell runs apart
-KEYS = ["success_final", "success_any", "episodic_return"]
-HEADER = [*RUN, "step", *KEYS]
+RESULTS = Path(__file__).parent / "results"
+WINDOW = 50  # episodes a mean is over
+EVERY, FINE, EVERY_LATER = 1000, 100_000, 5000  # environment steps between two rows, until when, and after that
+TASK = ["env_id", "options", "method"]
+RUN = [*TASK, "seed"]  # the columns that tell runs apart
+KEYS = ["success_final", "success_any", "return"]
+HEADER = [*RUN, "step", *KEYS, "coverage", "hours", "commit", "flags"]
+OLD_HEADER = [*RUN, "step", "success_final", "success_any", "episodic_return"]  # before there were flags in it
 
 
 def curve(run_dir):
-    """Rows [step, mean of each of KEYS over the last WINDOW episodes up to it], from the first episode's end on.
-
-    A key that the run does not log is "". ValueError if no episode has ended.
+    """Rows [step, mean of each of KEYS over the last WINDOW episodes up to it, coverage, hours of training], from the
+    first episode's end on. What the run does not log is "". ValueError if no episode has ended.
     """
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    tags = {"return": "charts/episodic_return", "length": "charts/episodic_length"}
     steps, values = {}, {}  # key -> (points,) each: where, and what was logged
-    for key in [*KEYS, "episodic_length"]:
-        logged = events.Scalars(f"charts/{key}") if f"charts/{key}" in events.Tags()["scalars"] else []
+    for key in [*KEYS, "length", "coverage"]:
+        tag = tags.get(key, f"charts/{key}")
+        logged = events.Scalars(tag) if tag in events.Tags()["scalars"] else []
         steps[key] = np.array([event.step for event in logged], int)
         values[key] = np.array([event.value for event in logged])
-    ends = steps["episodic_length"]
+        if key == "length":
+            clock = np.array([event.wall_time for event in logged])
+    ends = steps["length"]
     if len(ends) == 0:
         raise ValueError("no episode has ended yet")
     # Episodes that end together are one point. Their number is that of the steps since the last point, in lengths.
-    episodes = np.cumsum(np.diff(ends, prepend=0) / values["episodic_length"])  # finished by each of `ends`
+    episodes = np.cumsum(np.diff(ends, prepend=0) / values["length"])  # finished by each of `ends`
+    hours = np.cumsum(clock - begins(events, clock)) / 3600
     rows = []
-    for step in range(EVERY, ends[-1] + EVERY, EVERY):
+    for step in grid(ends[-1]):
         if step < ends[0]:
             continue
         last = np.searchsorted(ends, step, side="right") - 1
@@ -54,41 +69,77 @@ def curve(run_dir):
         for key in KEYS:
             window = values[key][(steps[key] >= ends[first]) & (steps[key] <= step)]
             row.append(round(float(np.mean(window)), 4) if len(window) else "")
-        rows.append(row)
+        covered = values["coverage"][steps["coverage"] <= step]
+        row.append(round(float(covered[-1]), 4) if len(covered) else "")
+        rows.append([*row, round(hours[last], 4)])
     return rows
 
 
-def read_run(run_dir):
-    """(its values of RUN, its `curve`). ValueError: why this is no run that can be collected."""
+def grid(end):
+    """The steps of the rows of a run whose last episode ended at step `end`; the last one is not before it."""
+    steps = list(range(EVERY, FINE, EVERY)) + list(range(FINE, end + EVERY_LATER, EVERY_LATER))
+    return steps[: np.searchsorted(steps, end) + 1]
+
+
+def begins(events, clock):
+    """(points,): when the time that led to each point of `clock` (points,) began: at the point before it, or at a start
+    of the script after that. So the time between a run's end and its resumption does not count."""
+    tag = "hyperparameters/text_summary"  # written at each start
+    starts = clock[:1]
+    if tag in events.Tags()["tensors"]:
+        starts = np.array([event.wall_time for event in events.Tensors(tag)])
+    newest = starts[np.maximum(np.searchsorted(starts, clock, side="right") - 1, 0)]
+    return np.maximum(newest, np.concatenate([[-np.inf], clock[:-1]]))
+
+
+def read_args(run_dir):
+    """(its values of RUN, its flags as a dict). ValueError: why this is no run that can be collected."""
     if not run_dir.is_dir():
         raise ValueError("no such directory" if not run_dir.exists() else "not a directory")
-    if (run_dir / "maze.npz").exists():
-        raise ValueError("a run of rpg_maze.py, which benchmark/maze.py draws")
     if (run_dir / "bandit.png").exists():
         raise ValueError("a run of rpg_bandit.py, whose result is its bandit.png")
     try:
         args = json.loads((run_dir / "args.json").read_text())
-        name = args["env_id"], " ".join(args.get("env_options", ())), args["exp_name"], str(args["seed"])
+        env_id, options = args.get("env_id"), args.get("env_options", ())
+        if env_id is None and "goal" in args:  # rpg_maze.py
+            env_id, options = "maze", [f"goal={args['goal']}"] if args["goal"] else ()
+        name = str(env_id or args["env_id"]), " ".join(options), args["exp_name"], str(args["seed"])
+        return name, args
     except FileNotFoundError:
         raise ValueError("not the directory of a run: no args.json") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("not a run of rpg.py: its args.json names no env_id, exp_name and seed") from None
+
+
+def read_curve(run_dir):
+    """Its `curve`. ValueError: why there is none."""
     try:
-        return name, curve(run_dir)
+        return curve(run_dir)
     except ValueError:
         raise
     except Exception as error:  # the reader of damaged event files raises what it meets
         raise ValueError(f"its event files cannot be read: {type(error).__name__} {error}") from error
 
 
+def read_commit(run_dir):
+    """The commits that a run was made with, joined by a space; "" where launch.py did not start it."""
+    path = run_dir / "commit.txt"
+    return " ".join(dict.fromkeys(path.read_text().split())) if path.exists() else ""
+
+
 def read_table(table):
-    """The rows of a CSV of ours, without its header; [] if it is empty or not there yet."""
+    """The rows of a CSV of ours, dicts of text; [] if it is empty or not there yet. What an older one lacks is ""."""
     if not table.exists():
         return []
     with open(table, newline="") as file:
-        header, *rows = [*csv.reader(file)] or [HEADER]
-    if header != HEADER:
-        raise ValueError(f"{table} is not a CSV of collect.py: its first line is not {','.join(HEADER)}")
+        reader = csv.DictReader(file, restval="")
+        if reader.fieldnames not in (None, HEADER, OLD_HEADER):
+            raise ValueError(f"{table} is not a CSV of collect.py: its first line is not {','.join(HEADER)}")
+        rows = []
+        for row in reader:
+            if reader.fieldnames == OLD_HEADER:
+                row["return"] = row.pop("episodic_return")
+            rows.append({name: row.get(name, "") for name in HEADER})
     return rows
 
 
@@ -96,48 +147,88 @@ def write_table(table, rows):
     """A kill leaves the old file or the new one."""
     new = table.with_name(f"{table.name}.new")
     with open(new, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        writer.writeheader()
         writer.writerows(rows)
     os.replace(new, table)
 
 
+def check_flags(rows, flags, directories):
+    """ValueError if runs of one method on one task differ in more than the seed. Of rows without a hash nothing is
+    known. `flags`, `directories`: {values of RUN: flags as a dict, directory} of the runs that are added."""
+    found = {}  # values of TASK -> {hash: a run}
+    for row in rows:
+        if row["flags"]:
+            found.setdefault(tuple(row[key] for key in TASK), {})[row["flags"]] = tuple(row[key] for key in RUN)
+    for task, hashes in found.items():
+        if len(hashes) == 1:
+            continue
+        a, b, *_ = hashes.values()
+        differ = "flags (which, only the directories could tell)"
+        if a in flags and b in flags:
+            names = sorted(
+                name for name in {*flags[a], *flags[b]} - UNCOUNTED if flags[a].get(name) != flags[b].get(name)
+            )
+            differ = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        a, b = (directories.get(run, f"seed {run[-1]} in the table") for run in (a, b))
+        raise ValueError(
+            f"{a} and {b} are both {task[2]} on {task[0]} {task[1]}".rstrip()
+            + f", but differ in {differ}: collect one of them into another CSV"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="the CSV; it is made if it is not there")
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="run_dir", help="directories under runs/")
+    parser.add_argument("table", type=Path, help="the CSV, which is made if it is not there, or a figure: fig7")
+    parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="default for a figure: all in runs/")
     parser.error = refuse  # one line
     args = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it notes each resume as out of order
-    if args.table.is_dir():
-        refuse(f"{args.table} is a directory: the first argument is the CSV, for example curves.csv")
+    table, run_dirs, wanted = args.table, args.run_dirs, None
+    experiments = [experiment for experiment in EXPERIMENTS if experiment.figure == str(table)]
+    if experiments:
+        table = RESULTS / f"{table}.csv"
+        run_dirs = run_dirs or [path.parent for path in sorted(Path("runs").glob("*/args.json"))]
+        planned = [Run(experiment, 1, at_paper_size) for experiment in experiments for at_paper_size in (False, True)]
+        wanted = {(run.method, flags_hash(run.args)) for run in planned}
+    elif table.is_dir():
+        refuse(f"{table} is a directory: the first argument is the CSV, for example curves.csv")
+    elif not run_dirs:
+        figures = dict.fromkeys(experiment.figure for experiment in EXPERIMENTS)
+        refuse(f"{table}: no run_dir, for example runs/*, and no figure: {', '.join(figures)}")
     try:
-        rows = read_table(args.table)
-        if args.table.exists() and not os.access(args.table, os.W_OK):
-            raise PermissionError(f"{args.table} is read-only")
+        rows = read_table(table)
+        if table.exists() and not os.access(table, os.W_OK):
+            raise PermissionError(f"{table} is read-only")
     except (OSError, ValueError, csv.Error) as error:
         refuse(error)
 
-    collected = {}  # values of RUN -> the directory
-    for run_dir in args.run_dirs:
+    flags, directories = {}, {}  # values of RUN -> its flags, its directory
+    for run_dir in run_dirs:
         try:
-            name, points = read_run(run_dir)
+            name, run_args = read_args(run_dir)
+            if wanted is not None and (name[2], flags_hash(run_args)) not in wanted:
+                continue
+            points = read_curve(run_dir)
         except ValueError as error:
             print(f"{run_dir} skipped: {error}")
             continue
-        if name in collected:
-            print(f"{collected[name]} is replaced by {run_dir}: the same environment, options, --exp-name and seed")
-        collected[name] = run_dir
-        rows = [row for row in rows if tuple(row[: len(RUN)]) != name]
+        if name in directories:
+            print(f"{directories[name]} is replaced by {run_dir}: the same environment, options, --exp-name and seed")
+        flags[name], directories[name] = run_args, run_dir
+        rows = [row for row in rows if tuple(row[key] for key in RUN) != name]
         for point in points:
-            rows.append([*name, *point])
-    if not collected:
-        refuse(f"none of these is a run that can be collected; {args.table} is as it was")
+            values = [*name, *point, read_commit(run_dir), flags_hash(run_args)]
+            rows.append(dict(zip(HEADER, values)))
+    if not directories:
+        refuse(f"none of these is a run that can be collected; {table} is as it was")
     try:
-        write_table(args.table, rows)
-    except OSError as error:
+        check_flags(rows, flags, directories)
+        write_table(table, rows)
+    except (OSError, ValueError) as error:
         refuse(error)
-    print(f"{args.table}: {len(collected)} runs added, {len({tuple(row[: len(RUN)]) for row in rows})} in all")
+    names = {tuple(row[key] for key in RUN) for row in rows}
+    print(f"{table}: {len(directories)} runs added, {len(names)} in all")
 
 
 if __name__ == "__main__":

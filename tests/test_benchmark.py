@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ import rpg_maze
 
 sys.path.insert(0, str(ROOT / "benchmark"))
 import collect  # noqa: E402
+import experiments  # noqa: E402
+import launch  # noqa: E402
 import maze  # noqa: E402
 import maze_bonus  # noqa: E402
 import modes  # noqa: E402
@@ -28,7 +31,8 @@ import plot  # noqa: E402
 import smoke  # noqa: E402
 import soak  # noqa: E402
 
-SCRIPTS = sorted(path.name for path in (ROOT / "benchmark").glob("*.py"))
+RESULTS = (ROOT / "docs/results.md").read_text()
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmark").glob("*.py") if path.name != "experiments.py")
 
 
 def write_run(run_dir, points, **changes):
@@ -70,8 +74,6 @@ def test_any_users_runs_are_collected_and_drawn(tmp_path):
     write_run(runs / "c $x' y", episodes(), env_id="Without-Success-v0", exp_name="rpg")
     write_run(runs / "d", episodes(success=0.5), env_id="metaworld-basketball", env_options=["fixed-ball"])
     write_run(runs / "no-episode", [])
-    write_run(runs / "maze", episodes())
-    np.savez(runs / "maze" / "maze.npz", coverage=np.zeros((1, 2)))
     write_run(runs / "bandit", episodes())
     (runs / "bandit" / "bandit.png").touch()
     write_run(runs / "foreign", episodes())
@@ -84,7 +86,6 @@ def test_any_users_runs_are_collected_and_drawn(tmp_path):
     skipped = dict(line.split(" skipped: ") for line in out.splitlines()[:-1])
     assert {name.rpartition("/")[2]: reason.split(":")[0] for name, reason in skipped.items()} == {
         "no-episode": "no episode has ended yet",
-        "maze": "a run of rpg_maze.py, which benchmark/maze.py draws",
         "bandit": "a run of rpg_bandit.py, whose result is its bandit.png",
         "foreign": "not a run of rpg.py",
         "empty": "not the directory of a run",
@@ -113,18 +114,89 @@ def test_mean_over_the_last_fifty_episodes(tmp_path, together):
     points = episodes(400 // together, length, together=together)
     rows = collect.curve(write_run(tmp_path / "run", points))
     assert [row[0] for row in rows] == list(range(1000, 40_001, 1000))
-    for step, success_final, success_any, episodic_return in rows:
+    for step, success_final, success_any, episodic_return, coverage, _ in rows:
         returns = []
         for end, values in points:
             if end <= step:
                 returns += [values["episodic_return"]] * together
         assert episodic_return == pytest.approx(np.mean(returns[-50:]), abs=1e-4), step
-        assert success_final == success_any == ""
+        assert success_final == success_any == coverage == ""
 
 
 def test_rows_begin_with_the_first_episode(tmp_path):
     rows = collect.curve(write_run(tmp_path / "run", episodes(2, 2600, success=1.0)))
+    rows = [row[:4] for row in rows]
     assert rows == [[3000, 1.0, 1.0, 0.0], [4000, 1.0, 1.0, 0.0], [5000, 1.0, 1.0, 0.0], [6000, 1.0, 1.0, 0.5]]
+
+
+def test_rows_become_rarer():
+    assert collect.grid(400) == [1000] and collect.grid(1000) == [1000] and collect.grid(1001) == [1000, 2000]
+    assert collect.grid(99_999)[-2:] == [99_000, 100_000]
+    assert collect.grid(107_000)[-4:] == [99_000, 100_000, 105_000, 110_000]
+
+
+def test_hours_of_training(tmp_path):
+    """By the clock, from the start of the script on; not between the end of a run and its resumption."""
+    write_run(tmp_path / "run", [])
+    length = {"charts/episodic_length": 1000, "charts/episodic_return": 0.0}
+    for start, points in ((0, {1000: 7200, 2000: 10_800, 3000: 11_000}), (50_000, {3000: 57_200, 4000: 64_400})):
+        resumed_at = 2000 if start else 0
+        with SummaryWriter(tmp_path / "run", purge_step=resumed_at + 1, filename_suffix=str(start)) as writer:
+            writer.add_text("hyperparameters", "flags", resumed_at, walltime=start)
+            for step, walltime in points.items():
+                for key, value in length.items():
+                    writer.add_scalar(key, value, step, walltime)
+    assert [row[-1] for row in collect.curve(tmp_path / "run")] == [2, 3, 5, 7]
+
+
+def test_runs_of_the_maze_have_their_coverage(tmp_path):
+    points = [(step, {"coverage": step / 10_000}) for step in (1000, 2000)]
+    args = {"exp_name": "ours", "seed": 3, "goal": None, "z_baseline": False}
+    write_run(tmp_path / "run", [*episodes(3, 500), *points])
+    (tmp_path / "run/args.json").write_text(json.dumps(args))
+    code, _, err = run_script(tmp_path, "benchmark/collect.py", "t.csv", "run")
+    assert code == 0, err
+    rows = [[row[key] for key in ("env_id", "options", "step", "coverage")] for row in read_rows(tmp_path / "t.csv")]
+    assert rows == [["maze", "", "1000", "0.1"], ["maze", "", "2000", "0.2"]]
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_mixed(tmp_path):
+    """Flags that change nothing, and those that are off, make no difference; the commit and the hash are noted."""
+    first = write_run(tmp_path / "first", episodes(), batch_size=64, eval_frequency=10, exp_name="m")
+    (first / "commit.txt").write_text("abc\nabc\ndef+\n")
+    write_run(tmp_path / "second", episodes(), batch_size=64, seed=2, compile=True, new_switch=False, exp_name="m")
+    write_run(tmp_path / "third", episodes(), batch_size=128, seed=3, exp_name="m")
+    write_run(tmp_path / "other", episodes(), batch_size=128, seed=3, exp_name="n")
+    code, out, err = run_script(tmp_path, "benchmark/collect.py", "t.csv", "first", "second", "other")
+    assert code == 0, err
+    before = (tmp_path / "t.csv").read_text()
+    found = {(row["method"], row["seed"]): (row["commit"], row["flags"]) for row in read_rows(tmp_path / "t.csv")}
+    assert [commit for commit, _ in found.values()] == ["abc def+", "", ""]
+    (a, b), (c, d), (e, f) = found.values()
+    assert b == d != f and len(b) == 8
+    for arguments, says in (
+        (["first", "third"], "first and third are both m on some-env, but differ in --batch-size"),
+        (["third"], "table"),
+    ):
+        code, _, err = run_script(tmp_path, "benchmark/collect.py", "t.csv", *arguments)
+        assert code == 2 and says in err and err.count("\n") == 1, err
+    assert (tmp_path / "t.csv").read_text() == before
+    code, _, err = run_script(tmp_path, "benchmark/collect.py", "u.csv", "third", "other")
+    assert code == 0, err
+
+
+def test_the_runs_of_a_figure(tmp_path, monkeypatch):
+    """Only those that have the flags of an experiment, at either size."""
+    (experiment,) = (e for e in experiments.EXPERIMENTS if (e.figure, e.method) == ("fig11", "rpg"))
+    small, full = launch.Run(experiment, 1, False).args, launch.Run(experiment, 1, True).args
+    for name, args in (("small", small), ("full", full), ("other", {**small, "seed": 2, "batch_size": 1})):
+        write_run(tmp_path / "runs" / name, episodes(), **args)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(collect, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["collect.py", "fig11"])
+    collect.main()
+    names = [(row["env_id"], row["method"], row["seed"]) for row in read_rows(tmp_path / "fig11.csv")]
+    assert set(names) == {("cheetah-back", "rpg", "1"), ("cheetah-back", "rpg-paper-settings", "1")}
 
 
 def test_a_run_replaces_its_own_rows_only(tmp_path):
@@ -140,22 +212,30 @@ def test_a_run_replaces_its_own_rows_only(tmp_path):
     assert f"{first} is replaced by {again}" in out and len(read_rows(tmp_path / "u.csv")) == 3
 
 
-def test_committed_tables_are_read_and_written_alike(tmp_path):
+def test_tables_are_read_and_written_alike(tmp_path):
+    """Also the committed ones, which are older than some columns: nothing is lost."""
     for name in ("laptop.csv", "laptop_5envs.csv"):
         table = ROOT / "benchmark/results" / name
         collect.write_table(tmp_path / name, collect.read_table(table))
-        assert (tmp_path / name).read_bytes() == table.read_bytes()
+        for old, new in zip(read_rows(table), read_rows(tmp_path / name), strict=True):
+            assert old.pop("episodic_return") == new.pop("return")
+            assert old.items() <= new.items() and not any(new[key] for key in new.keys() - old.keys())
+        again = tmp_path / "again.csv"
+        collect.write_table(again, collect.read_table(tmp_path / name))
+        assert again.read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_one_legend_in_one_order():
-    """Known methods first, each once, in one colour in all panels; the paper's curves where it has some."""
+    """Known methods first, each once, with one colour and marker in all panels; the paper's curves of these methods."""
     seed = {"1": {1000: 0.0, 2000: 1.0}}
     curves = {
-        ("metaworld-basketball", ""): {"zeta": seed, "mbsac": seed, "rpg": {**seed, "2": {1000: 0.5}}},
-        ("other", ""): {"rpg": seed, "$alpha": seed},
+        ("adroit-door", ""): {"zeta": seed, "mbsac": seed, "rpg": {**seed, "2": {1000: 0.5, 3000: 0.5}}},
+        ("other", ""): {"rpg": seed, "$alpha": {"1": {1000: 0.0}}},
         ("third", "an-option"): {"_beta": seed, "zeta": seed},
     }
-    figure = plot.draw(curves, {("third", "an-option")}, plot.read(plot.PAPER)[0])
+    keys = dict.fromkeys(curves, "success_final") | {("third", "an-option"): "return"}
+    paper, _ = plot.curves_of(plot.read(plot.PAPER))
+    figure = plot.draw(curves, keys, paper, {"zeta": 1.234, "rpg": 2.0})
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "RPG (1 to 2 seeds)",
@@ -166,25 +246,93 @@ def test_one_legend_in_one_order():
         "paper, RPG",
         "paper, no latent (MBSAC)",
     ]
+    note = " ".join(legend.get_title().get_text().split())
+    assert "two simulator calls each in Meta-World and Adroit" in note
+    assert note.endswith("Hours per million steps on the machine that was used: RPG 2.0, zeta 1.2.")
     panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
-    assert list(panels) == ["metaworld-basketball", "other", "third an-option"]
+    assert list(panels) == ["adroit-door", "other", "third an-option"]
     assert not any(axis.get_legend() for axis in figure.axes)
     dashed = {title: [line for line in axis.lines if line.get_linestyle() == "--"] for title, axis in panels.items()}
     assert [len(lines) for lines in dashed.values()] == [2, 0, 0]
     assert "success" in panels["other"].get_ylabel() and "return" in panels["third an-option"].get_ylabel()
-    colours = {
-        title: {line.get_color() for line in axis.lines if line.get_linewidth() == 2} for title, axis in panels.items()
-    }
-    assert len(set.union(*colours.values())) == 5
-    assert len(colours["metaworld-basketball"] & colours["third an-option"]) == 1  # zeta
+    found = {}  # title -> looks of the means
+    for title, axis in panels.items():
+        found[title] = {(line.get_color(), line.get_marker()) for line in axis.lines if line.get_linewidth() == 2}
+    looks = set.union(*found.values())
+    assert len(looks) == len({marker for _, marker in looks}) == 5
+    assert len(found["adroit-door"] & found["third an-option"]) == 1  # zeta
+    assert [len(axis.collections) for axis in panels.values()] == [1, 0, 0]  # an interval where there are two seeds
     many = plot.looks([f"method {i}" for i in range(20)])
     assert len(set(many.values())) == 20
     plot.plt.close("all")
 
 
 def test_mean_where_all_seeds_have_a_value():
-    steps, mean = plot.mean_curve({"1": {2000: 1.0, 3000: 2.0, 4000: 3.0}, "2": {1000: 5.0, 2000: 2.0, 3000: 4.0}})
-    assert steps.tolist() == [2000, 3000] and mean.tolist() == [1.5, 3.0]
+    steps, values = plot.mean_curve({"1": {2000: 1.0, 3000: 2.0, 4000: 3.0}, "2": {1000: 5.0, 2000: 2.0, 3000: 4.0}})
+    assert steps.tolist() == [2000, 3000] and values.mean(0).tolist() == [1.5, 3.0]
+
+
+def test_interval_of_the_mean():
+    """Of two seeds: a mean of two draws is the lower value, the middle, or the upper one. Of many: normal."""
+    low, high = plot.interval(np.array([[0.0, 5.0], [1.0, 5.0]]))
+    assert low.tolist() == [0, 5] and high.tolist() == [1, 5]
+    low, high = plot.interval(np.random.default_rng(0).standard_normal((400, 1)))
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.1)
+
+
+def test_table_of_runs():
+    """First steps at a level, and the ends, seed by seed; the paper's between its points."""
+    points = {"2": [(1000, 0.0, 0.1), (2000, 0.85, 0.9)], "10": [(1000, 0.5, 0.5), (2000, 0.4, 1.0), (3000, 0.3, 1.0)]}
+    rows = []
+    for seed, values in points.items():
+        for step, final, any_success in values:
+            row = ["e", "o", "m", seed, str(step), str(final), str(any_success), "7", "", str(step / 500)]
+            rows.append(dict(zip(collect.HEADER, row)))
+    rows.append(
+        dict.fromkeys(collect.HEADER, "") | {"env_id": "f", "method": "m", "seed": "1", "step": "1", "return": "7"}
+    )
+    curves, keys = plot.curves_of(rows)
+    paper = {("e", ""): {"m": {None: {0: 0.0, 100_000: 0.4, 200_000: 0.6, 300_000: 0.55}}}}
+    _, _, *lines = plot.table(rows, curves, keys, paper).splitlines()
+    assert lines == [
+        "| e o | m | 2 10 | 1k 1k | 2k 1k | 2k – | – – | 0.85/0.90 at 2k, 0.30/1.00 at 3k "
+        "| 0.62 [0.40, 0.85] at 2k | 150k, –, –, 0.55 at 300k |",
+        "| f | m | 1 |  |  |  |  | 7 at 0.001k |  |  |",
+    ]
+    assert plot.hours_per_million(rows) == {"m": pytest.approx(2000)}
+
+
+def test_the_papers_figures():
+    """What experiments.py says of the paper is what paper.csv shows: steps within 5 %, for its points are far apart."""
+    paper, keys = plot.curves_of(plot.read(plot.PAPER))
+    known = [e for e in experiments.EXPERIMENTS if e.final is not None and e.figure != "fig8"]
+    assert len(known) > 20
+    for e in known:
+        name = e.task.split()[0], ""
+        points = paper[name][e.method][None]
+        assert points[max(points)] == pytest.approx(e.final, rel=0.01, abs=0.01), e
+        for level, step in ((0.5, e.half), (0.8, e.most)):
+            if keys[name] == "success_final":
+                text = plot.crossing(points, level)
+                assert (text == "–") == (step is None), e
+                assert step is None or float(text[:-1]) * 1000 == pytest.approx(step, rel=0.05), (e, text)
+
+
+@pytest.mark.parametrize(
+    "command, shown", re.findall(r"^`python (benchmark/plot\.py .*)`.*\n\n((?:\|.*\n)+)", RESULTS, re.M)
+)
+def test_numbers_of_the_documentation(tmp_path, command, shown):
+    """A table in docs/results.md is what the command above it prints."""
+    script, table, *flags = command.split()
+    code, out, err = run_script(tmp_path, script, ROOT / table, *flags)
+    assert code == 0 and out == shown, err
+
+
+def test_numbers_of_the_bandit():
+    """The command that stands above the bandit's table prints its rows."""
+    command, shown = re.search(r"```bash\n(awk [^`]*)```\n\n.*\n\|---.*\n((?:\|.*\n)+)", RESULTS).groups()
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == sorted(shown.splitlines()), done.stderr
 
 
 # --- wrong input: one line, exit code 2
@@ -194,12 +342,20 @@ def test_mean_where_all_seeds_have_a_value():
     "script, arguments, says",
     [
         ("collect.py", [], "required"),
-        ("collect.py", ["t.csv"], "run_dir"),
+        ("collect.py", ["t.csv"], "no run_dir"),
+        ("collect.py", ["fig7"], "none of these"),
         ("collect.py", ["runs", "runs/a"], "the first argument is the CSV"),
         ("collect.py", ["t.csv", "nowhere"], "none of these"),
         ("collect.py", ["nowhere/t.csv", "runs/a"], "No such file"),
         ("collect.py", ["foreign.csv", "runs/a"], "not a CSV of collect.py"),
         ("collect.py", ["t.csv", "runs/a", "--bad"], "--bad"),
+        ("launch.py", [], "required"),
+        ("launch.py", ["button"], "there is metaworld-button-press-topdown, metaworld-button-press-topdown-wall"),
+        ("launch.py", ["adroit-dor"], "there is adroit-door"),
+        ("launch.py", ["fig11", "--methods", "sac"], "has rpg, mbsac, nornd"),
+        ("launch.py", ["fig11", "--jobs", "0"], "--jobs"),
+        ("launch.py", ["fig11", "--seeds", "one"], "--seeds"),
+        ("launch.py", ["fig11", "--slurm", "gpu"], "partition=gpu"),
         ("plot.py", [], "required"),
         ("plot.py", ["nowhere.csv"], "No such file"),
         ("plot.py", ["empty.csv"], "no curves"),
@@ -234,8 +390,8 @@ def test_wrong_input_is_one_line(tmp_path, script, arguments, says):
     for name, content in (
         ("empty.csv", ""),
         ("header.csv", header),
-        ("good.csv", header + "e,,m,1,1000,0.5,,1.0\n"),
-        ("words.csv", header + "e,,m,1,1000,half,,1.0\n"),
+        ("good.csv", header + "e,,m,1,1000,0.5,,1.0,,,,\n"),
+        ("words.csv", header + "e,,m,1,1000,half,,1.0,,,,\n"),
         ("foreign.csv", "a,b\n1,2\n"),
     ):
         (tmp_path / name).write_text(content)
