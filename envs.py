@@ -127,7 +127,7 @@ class Task(gym.Env):
 
     def close(self) -> None:
         for renderer in self._renderers.values():
-            renderer.close()
+            close_renderer(renderer)
         self._renderers.clear()
 
 
@@ -142,16 +142,21 @@ def draw_by_mujoco(env: gym.Env, renderer: Any, draw: Callable[[], np.ndarray]) 
         renderer.viewer.scn.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # ... and half of the rest on this
         if "lookat" not in (renderer.default_cam_config or {}):  # not the centre of what happens to be there now
             renderer.viewer.cam.lookat[:] = renderer.model.stat.center
-        atexit.register(close_if_alive, weakref.ref(env))
+        closer = weakref.finalize(env, close_renderer, renderer)
+        closer.atexit = False  # but by a handler of its own, which comes before MuJoCo's, that ends OpenGL
+        atexit.register(closer)
     renderer.viewer.make_context_current()
     return draw()
 
 
-def close_if_alive(reference: weakref.ref) -> None:
-    """At Python's exit, and before MuJoCo ends OpenGL: contexts that are open later print tracebacks."""
-    env = reference()
-    if env is not None:
-        env.close()
+def close_renderer(renderer: Any) -> None:
+    """Free what a MujocoRenderer has in its OpenGL context, then the context. Gymnasium frees the context first, then
+    what has the same numbers in another environment's, whose pictures are black from then on."""
+    if renderer.viewer is not None:
+        renderer.viewer.make_context_current()
+        renderer.viewer.con.free()
+        renderer.close()
+        renderer.viewer = None
 
 
 # Meta-World: lengths in metres, thresholds of success as in metaworld 3.1.1
@@ -1254,6 +1259,10 @@ class DrawnByMuJoCo(gym.Wrapper):
 
     def render(self) -> Any:
         return draw_by_mujoco(self, self.unwrapped.mujoco_renderer, self.env.render)
+
+    def close(self) -> None:
+        close_renderer(self.unwrapped.mujoco_renderer)
+        super().close()
 
 
 def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any], images: bool = False) -> gym.Env:

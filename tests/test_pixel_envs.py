@@ -1,5 +1,6 @@
 """Environments seen as images: make_env(..., frames=n)."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -339,18 +340,20 @@ def test_meta_world_as_images(opengl):
     "env_id, kwargs", [("metaworld-reach-pixels", {}), ("HalfCheetah-v5", dict(width=64, height=64))]
 )
 def test_each_environment_draws_for_itself(opengl, env_id, kwargs):
-    """Beside others, and after another was closed, an environment shows what it shows alone; a vector of them, too."""
+    """Beside others, and after others were closed or forgotten, it shows what it shows alone; a vector of them, too."""
     alone = images(env_id, 3, 4, env_kwargs=kwargs, frames=1)
     env = make_env(env_id, 3, env_kwargs=kwargs, frames=1)
-    other = make_env("cabinet-sparse", 4, frames=1)
     seen = [env.reset(seed=3)[0]]
-    other.reset()
-    for step in range(4):
+    for end in ("none", "close", "forget", "none"):
+        other = make_env(env_id, 4, env_kwargs=kwargs, frames=1)
+        other.step(other.action_space.sample())
         seen.append(env.step(env.action_space.sample())[0])
-        if step < 2:
-            other.step(other.action_space.sample())
-        else:
+        if end == "close":
             other.close()
+            env.render()  # its OpenGL context is in use when what is left of the other goes
+        if end != "none":
+            del other
+            gc.collect()
     np.testing.assert_array_equal(seen, alone)
     vector = make_vector_env(env_id, 2, 3, env_kwargs=kwargs, frames=1)
     np.testing.assert_array_equal(vector.reset(seed=[5, 3])[0][1], alone[0])
