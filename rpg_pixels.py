@@ -128,6 +128,7 @@ class Args:
     state_dim: int = 100  # size of the latent state s (paper Table 1)
     channels: tuple[int, int, int, int] = (128, 128, 128, 128)  # of the four convolutions (official code)
     strides: tuple[int, int, int, int] = (2, 2, 2, 2)  # of the four convolutions (official code)
+    random_shift: bool = False  # Eq. 4 sees frames moved by up to 4 pixels (Kostrikov et al., 2021; not in the paper)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
     value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
@@ -156,6 +157,7 @@ class Args:
 FRAMES = 2  # consecutive frames in an observation (Sec. 5.3)
 FRAME_SHAPE = 3, 64, 64  # of a frame, uint8 (Sec. 5.3)
 KERNELS = 7, 5, 3, 3  # sizes of the four convolutions (official code)
+SHIFT = 4  # pixels that --random-shift moves frames by, at most (Kostrikov et al., 2021)
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 PRIOR_STD_END = 0.05  # of a learned Gaussian π(z|s₁) when its entropy has fallen; 1 before (ours)
 PRIOR_MEAN_BOUND = 2.0  # of its mean: z much beyond those of N(0, I) were never trained (ours)
@@ -292,6 +294,16 @@ class Encoder(nn.Module):
         """(..., O) → (..., S)."""
         images = obs.reshape(-1, FRAMES * FRAME_SHAPE[0], *FRAME_SHAPE[1:])
         return self.net(images.float() / 255).view(*obs.shape[:-4], -1)
+
+
+def random_shift(obs):
+    """obs (..., B, O) with each of the B samples moved by up to SHIFT random pixels in both directions; its
+    edge fills the gap."""
+    side = FRAME_SHAPE[-1]
+    shift = torch.randint(-SHIFT, SHIFT + 1, (2, obs.shape[-5], 1), device=obs.device)
+    y, x = (torch.arange(side, device=obs.device) + shift).clamp(0, side - 1)  # (B, 64) each
+    obs = obs.gather(-2, y[:, None, None, :, None].expand_as(obs))
+    return obs.gather(-1, x[:, None, None, None, :].expand_as(obs))
 
 
 class WorldModel(nn.Module):
@@ -783,6 +795,8 @@ class Agent(nn.Module):
                 bonus = self.rnd.bonus(obs[1:])  # (H, B)
                 target_reward = target_reward + args.rnd_coef * bonus
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
+            if args.random_shift:
+                obs = random_shift(obs)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
             start, start_z = next_s_target.flatten(0, 1), z.flatten(0, 1)  # (H * B, ·)

@@ -28,9 +28,9 @@ def small_args(**changes):
 DIFFERENT = """
 check_args WorldModel.__init__ RND RND.__init__ RND.error Replay Replay.__init__ Replay.fields Replay.rows
 Replay.add Replay.end_episodes Replay.in_order Replay.state_dict Replay.load_state_dict Agent.__init__ Agent.sample_z
-Agent.act Agent.rnd_loss load_policy evaluate Args
+Agent.act Agent.rnd_loss Agent.model_loss load_policy evaluate Args
 """.split()
-GONE, NEW = ["PositionalEncoding"], ["cnn", "Encoder", "RND.newest_frame"]
+GONE, NEW = ["PositionalEncoding"], ["cnn", "Encoder", "random_shift", "RND.newest_frame"]
 
 
 def definitions(script):
@@ -232,6 +232,25 @@ def test_encoder_equals_convolutions_by_hand():
     torch.testing.assert_close(encoder(obs), encoder.net(obs.flatten(0, 1)[None].float() / 255)[0])
 
 
+def test_random_shift_moves_each_sample_as_numpy_does():
+    """By the same for all of a sample's frames, channels and steps; the edge is repeated."""
+    torch.manual_seed(0)
+    obs = random_obs(3, 200)  # (H, B, O)
+    shifted, shifts = pixels.random_shift(obs), set()
+    padded = np.pad(obs[0, :, 0, 0].numpy(), ((0, 0), (4, 4), (4, 4)), mode="edge")
+    for b in range(200):
+        windows = [(y, x) for y in range(9) for x in range(9)]
+        found = [
+            w for w in windows if np.array_equal(shifted[0, b, 0, 0], padded[b, w[0] : w[0] + 64, w[1] : w[1] + 64])
+        ]
+        assert len(found) == 1
+        y, x = found[0]
+        every = np.pad(obs[:, b].numpy(), ((0, 0),) * 3 + ((4, 4), (4, 4)), mode="edge")
+        assert np.array_equal(shifted[:, b], every[..., y : y + 64, x : x + 64])
+        shifts.add((y, x))
+    assert len(shifts) > 60
+
+
 # RND
 def test_pixel_normaliser_and_error_equal_numpy():
     """The newest frame in blocks of 4 x 4 pixels, each in its own deviations over all that was seen, clipped at ±5."""
@@ -331,7 +350,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path):
     "flags",
     [
         "--latent none --no-rnd-normalize-obs",
-        "--latent categorical --rnd-conv --z-baseline",
+        "--latent categorical --rnd-conv --z-baseline --random-shift",
         "--latent categorical --learned-prior --rnd-coef 0",
         "--env-id toy_envs:ToyPixels-v0 --rnd-conv --no-rnd-normalize-obs --num-envs 1",
     ],
