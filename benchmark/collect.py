@@ -6,7 +6,7 @@
 
 Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, return; coverage (of
 the maze, so far); hours (of training up to there, by the clock); commit (of commit.txt, which launch.py writes; a +
-where a script differed from it); flags, a hash of those that change what is learned (launch.flags_hash). What a run
+where the script differed from it); flags, a hash of those that change what is learned (launch.flags_hash). What a run
 does not have is empty. A run replaces the rows of an earlier one of the same environment, options, method and seed.
 Runs of one method on one task whose flags differ in more than the seed are refused. What is no such run, or has no
 finished episode yet, is skipped with a line that says why.

@@ -16,11 +16,13 @@ import difflib
 import hashlib
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -91,13 +93,30 @@ def is_training(run_dir):
     return False
 
 
+class Anything(dict):
+    """Stands for all that is no number, text or list in a checkpoint."""
+
+    def __init__(self, *args):
+        pass
+
+
+class NumbersOnly(pickle.Unpickler):
+    """Reads a checkpoint without its tensors and without torch, whose import takes seconds. Runs no code from it."""
+
+    def find_class(self, module, name):
+        return Anything
+
+    def persistent_load(self, key):
+        return None
+
+
 def checkpoint_step(run_dir):
     """The step that --resume would go on from; 0 without a readable checkpoint, from which no run can go on."""
-    import torch
-
     try:
-        return int(torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True, mmap=True)["progress"][0])
-    except Exception:  # whatever torch raises
+        with zipfile.ZipFile(run_dir / "checkpoint.pt") as archive:
+            (entry,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return int(NumbersOnly(archive.open(entry)).load()["progress"][0])
+    except Exception:  # whatever pickle raises
         return 0
 
 
@@ -196,7 +215,7 @@ class Run:
         for number, text in enumerate(child.stdout):
             print(text, end="", flush=True)
             if number == 0:
-                note_commit(Path(text.split(" | ")[0]))
+                note_commit(Path(text.split(" | ")[0]), self.script)
         code = child.wait()
         while on_slurm and received == [signal.SIGTERM]:  # preempted: SIGUSR2 follows. Cancelled: a kill
             time.sleep(1)
@@ -216,15 +235,15 @@ def ignore_signals():
         signal.signal(number, signal.SIG_IGN)
 
 
-def note_commit(run_dir):
-    """Add a line to the run's commit.txt: the commit, with a + if a script differs from it; nothing without git."""
+def note_commit(run_dir, script):
+    """Add a line to the run's commit.txt: the commit, with a + if script or envs.py differ from it. Not without git."""
 
     def git(*words):
         return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=10", "HEAD")
-        changed = git("status", "--porcelain", "--", "*.py")
+        changed = git("status", "--porcelain", "--", script, "envs.py")
         with open(run_dir / "commit.txt", "a") as file:
             file.write(f"{commit}{'+' if changed else ''}\n")
     except (OSError, subprocess.CalledProcessError):
@@ -305,10 +324,10 @@ def submit(runs, jobs, parameters):
         due = []
         for run in runs:
             record = LOGS / f"{run.name}.job"
-            if record.exists() and not submitit.SlurmJob(folder, record.read_text()).done(force_check=True):
-                say(f"queued as {record.read_text()}: {run.line()}")
-            elif run.state().text in ("done", "running"):
+            if run.state().text in ("done", "running"):
                 say(run.line())
+            elif record.exists() and not submitit.SlurmJob(folder, record.read_text()).done(force_check=True):
+                say(f"queued as {record.read_text()}: {run.line()}")
             else:
                 due.append(run)
         submitted = []

@@ -724,15 +724,15 @@ def test_the_readme_s_trained_policy(finished, tmp_path):
 
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
 def test_the_scripts_headers_are_the_requirements(script):
-    """PEP 723: `uv run` installs the versions of requirements.txt, all of them but those of tests and, where a script
-    draws none, of figures; the bandit needs no simulators."""
+    """PEP 723: `uv run` installs the versions of requirements.txt, all of them but those of tests, of benchmark/ and, where a
+    script draws none, of figures; the bandit needs no simulators."""
     text = (ROOT / script).read_text(encoding="utf-8")
     if not text.startswith("# /// script\n"):
         pytest.skip("has no header")
     header, body = text.split("# ///\n", 1)
     listed = re.findall(r'^#     "(.*)",$', header, re.MULTILINE)
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    required = [line.split("#")[0].strip() for line in lines if not re.match("#|pytest|ruff", line)]
+    required = [line.split("#")[0].strip() for line in lines if not re.match("#|pytest|ruff|scipy|submitit", line)]
     if "matplotlib" not in body:
         required = [line for line in required if not line.startswith("matplotlib")]
     if script == "rpg_bandit.py":
