@@ -4,9 +4,11 @@
     python benchmark/speed.py --json               # and one JSON object as the last line
     python benchmark/speed.py --num-threads 2      # as rpg.py, it uses one thread of the CPU else
     python benchmark/speed.py --obs-dim 39 --act-dim 4 --batch-size 256      # only the update of these sizes
+    python benchmark/speed.py --script rpg_pixels  # only the updates of rpg_pixels.py
 
-The floor of an update is the multiply-adds of its matrix products, counted from the layers, at the rate at which this
-machine multiplies 512×256 by 256×256 in the same run. Times are those of the fastest of several rounds.
+The floor of an update is the multiply-adds of its matrix products and convolutions, counted from the layers: products
+at the rate at which this machine multiplies 512×256 by 256×256 in the same run; convolutions at that of the encoder's
+largest one, forward and backward on a batch. Times are those of the fastest of several rounds.
 """
 
 import argparse
@@ -20,33 +22,56 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
+import torch.nn as nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rpg  # noqa: E402
+import rpg_pixels  # noqa: E402
 from envs import TASKS, keep_freed_memory, make_env, make_vector_env, refuse, write_checkpoint  # noqa: E402
 
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
 PAPER = {"obs_dim": OBS_DIM, "act_dim": ACT_DIM, "batch_size": 512, "hidden_dim": 256, "rnd_dim": 512, "horizon": 3}
 SIZES = {"paper": PAPER, "laptop": PAPER | {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
+PIXELS = {key: size for key, size in PAPER.items() if key != "obs_dim"}  # images have one size
+PIXELS |= {"channels": (128, 128, 128, 128), "strides": (2, 2, 2, 2)}
+PIXELS_LAPTOP = {"batch_size": 64, "hidden_dim": 128, "rnd_dim": 128, "channels": (16, 32, 32, 32)}
+PIXELS_SIZES = {"paper": PIXELS, "laptop": PIXELS | PIXELS_LAPTOP | {"strides": (4, 2, 1, 1)}}
+PIXELS_CPU_BATCH = 32  # at the paper's other sizes; 512 images take a CPU about ten seconds an update
 ROUNDS = 10  # of a measurement
 SECONDS = 0.3  # a round, at least
 MULTIPLY_FLOPS = 50 * 2.0 * 512 * 256 * 256  # of `multiply`
 
 
+def layers(net):
+    """(layers, 2): each layer's multiply-adds in a forward pass of one sample, as matrix products and as convolutions.
+    They are the entries of its weight matrices, or those of its kernels times the positions of its output."""
+    counts = []
+    side = rpg_pixels.FRAME_SHAPE[-1]
+    for module in net.modules():
+        entries = sum(p.numel() for p in module.parameters(recurse=False) if p.ndim > 1)
+        if isinstance(module, nn.Conv2d):
+            side = (side - module.kernel_size[0]) // module.stride[0] + 1
+            counts.append((0, entries * side**2))
+        elif entries > 0:
+            counts.append((entries, 0))
+    return np.array(counts)
+
+
 def macs(net):
-    """Multiply-adds of a forward pass of one sample: the entries of its weight matrices."""
-    return sum(p.numel() for p in net.parameters() if p.ndim == 2)
+    """(2,): those of all layers."""
+    return layers(net).sum(0)
 
 
 def first(net):
-    """Those of its first layer, whose input needs no gradient."""
-    return next(p.numel() for p in net.parameters() if p.ndim == 2)
+    """(2,): those of the first layer, whose input needs no gradient."""
+    return layers(net)[0]
 
 
 def count_flops(agent):
-    """{part: floating-point operations of the matrix products in one full update}, two for each multiply-add.
+    """{part: floating-point operations in one full update (2,), of matrix products and of convolutions}, two for each
+    multiply-add.
 
-    Trained layers take three products (forward, gradients of weights and of inputs), layers that only pass a gradient
+    Trained layers take three of them (forward, gradients of weights and of inputs), layers that only pass a gradient
     on two. The part "policy" includes p(z|s,a) and α; a learned prior is not counted.
     """
     args, model, policy, posterior, rnd = agent.args, agent.model, agent.policy, agent.posterior, agent.rnd
@@ -54,7 +79,7 @@ def count_flops(agent):
     value = macs(model.values[0])
     step = macs(policy) + macs(model.action_encoder) + macs(model.gru) + macs(model.state_head)
     inform = macs(posterior) if posterior is not None else 0
-    parts = {"rnd": 0}
+    parts = {"rnd": np.zeros(2)}
     if rnd is not None:
         parts["rnd"] = args.batch_size * (4 * macs(rnd.g) - first(rnd.g))
     estimate = args.horizon * (step + macs(model.reward_head) + 2 * value + inform)
@@ -103,17 +128,50 @@ def multiply(device):
     return products
 
 
-def make_agent(device, mode="eager", obs_dim=OBS_DIM, act_dim=ACT_DIM, **sizes):
-    """(agent, replay): an agent whose updates are eager, compiled, graphed or both, and 1000 rows of noise in episodes
-    of 100 transitions. `sizes`: flags of rpg.py."""
-    args = rpg.Args(compile="compiled" in mode, cudagraphs="graphed" in mode, **sizes)
+def convolve(agent):
+    """What the floor's rate of convolutions is measured by: (a function that does the encoder's largest one, forward
+    and backward, on a batch of images; its floating-point operations)."""
+    convolutions = agent.model.encoder.net[0]
+    counts = layers(convolutions)[:, 1]
+    index = int(counts.argmax())
+    largest = convolutions[2 * index]  # behind each is a ReLU
+    batch_size = agent.args.batch_size
+    x = torch.rand(batch_size, convolutions[0].in_channels, *rpg_pixels.FRAME_SHAPE[1:], device=agent.device)
+    with torch.no_grad():
+        x = convolutions[: 2 * index](x)
+        gradient = torch.randn_like(largest(x))
+    inputs = [largest.weight]
+    if index > 0:  # the images' gradient is not needed
+        inputs.append(x.requires_grad_())
+
+    def forward_and_backward():
+        y = nn.functional.conv2d(x, largest.weight, stride=largest.stride)
+        torch.autograd.grad(y, inputs, gradient)
+
+    return forward_and_backward, 2.0 * batch_size * counts[index] * (1 + len(inputs))
+
+
+def make_agent(device, mode="eager", script=rpg, obs_dim=OBS_DIM, act_dim=ACT_DIM, **sizes):
+    """(agent, replay): an agent of rpg or rpg_pixels whose updates are eager, compiled, graphed or both, and 1000 rows
+    of noise in episodes of 100 transitions. `sizes`: flags of the script."""
+    args = script.Args(compile="compiled" in mode, cudagraphs="graphed" in mode, **sizes)
     torch.manual_seed(0)
-    agent = rpg.Agent(obs_dim, min(OBJECT_DIM, obs_dim), act_dim, args.latent_dim, args, device)
-    replay = rpg.Replay(20_000, args.num_envs, obs_dim, act_dim, args.latent_dim, device)
+    if script is rpg:
+        shape = [obs_dim]  # of an observation
+        agent_sizes = [obs_dim, min(OBJECT_DIM, obs_dim), act_dim]
+        replay_sizes = [obs_dim, act_dim]
+    else:
+        shape = [rpg_pixels.FRAMES, *rpg_pixels.FRAME_SHAPE]
+        agent_sizes = replay_sizes = [act_dim]
+    agent = script.Agent(*agent_sizes, args.latent_dim, args, device)
+    replay = script.Replay(20_000, args.num_envs, *replay_sizes, args.latent_dim, device)
     zeros = np.zeros(args.num_envs)
     for row in range(1000):
         t = row % 101
-        obs = torch.randn(args.num_envs, obs_dim, device=device)
+        if script is rpg:
+            obs = torch.randn(args.num_envs, *shape, device=device)
+        else:
+            obs = torch.randint(256, (args.num_envs, *shape), dtype=torch.uint8, device=device)
         a = torch.randn(args.num_envs, act_dim, device=device).tanh()
         z = torch.randn(args.num_envs, args.latent_dim, device=device)
         replay.add(obs, a, z, reward=zeros, terminated=zeros, last=zeros + (t == 100), t=zeros + t)
@@ -121,7 +179,7 @@ def make_agent(device, mode="eager", obs_dim=OBS_DIM, act_dim=ACT_DIM, **sizes):
 
 
 def descend(loss, optimizer, parameters, args):
-    """As in rpg.Agent.update: zero_grad, backward, clip, step."""
+    """As in Agent.update: zero_grad, backward, clip, step."""
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
@@ -129,8 +187,8 @@ def descend(loss, optimizer, parameters, args):
 
 
 def parts_of_update(agent, replay):
-    """{part: a function that does it}. The parts are those of rpg.Agent.update, which is the "whole": what is changed
-    there must be changed here, where tests/test_speed.py counts the same operations."""
+    """{part: a function that does it}. The parts are those of Agent.update, which is the "whole" and the same in both
+    scripts: what is changed there must be changed here, where tests/test_speed.py counts the same operations."""
     args = agent.args
 
     def update_rnd():
@@ -160,40 +218,47 @@ def parts_of_update(agent, replay):
     }
 
 
-def measure_update(name, sizes, device):
-    """Print the table of an update of these sizes (flags of rpg.py); returns its entry of the JSON object."""
+def measure_update(name, sizes, device, script=rpg):
+    """Print the table of an update of these sizes (flags of the script); returns its entry of the JSON object."""
     works = {("multiply", ""): multiply(device)}
     modes = ["eager", "compiled"]
     if device.type == "cuda":
         modes += ["graphed", "compiled+graphed"]
     torch.compiler.reset()  # the compiled functions of an agent of other sizes
     for mode in modes:
-        agent, replay = make_agent(device, mode, **sizes)
+        agent, replay = make_agent(device, mode, script, **sizes)
         for part, work in parts_of_update(agent, replay).items():
             if "graphed" in mode and part != "whole":  # a graph is a whole update
                 continue
             for _ in range(rpg.GRAPH_WARMUP + 1):  # compiles and captures
                 work()
             works[mode, part] = work
+    if script is rpg_pixels:
+        works["convolve", ""], convolve_flops = convolve(agent)
     ms = {key: 1e3 * seconds for key, seconds in fastest(works).items()}
-    rate = MULTIPLY_FLOPS / ms["multiply", ""]  # a millisecond
+    rates = np.array([MULTIPLY_FLOPS / ms["multiply", ""], np.inf])  # a millisecond; rpg.py has no convolutions
+    meanwhile = f"{rates[0] / 1e6:.0f} GFLOP/s"
+    if script is rpg_pixels:
+        rates[1] = convolve_flops / ms["convolve", ""]
+        meanwhile += f" in products, {rates[1] / 1e6:.0f} in convolutions"
     flops = count_flops(agent)
     flops["whole"] = sum(flops.values())
+    floors = {part: (n / rates).sum() for part, n in flops.items()}
     shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
-    print(f"\n{name}: {shown}; this machine, meanwhile: {rate / 1e6:.0f} GFLOP/s")
+    print(f"\n{name}: {shown}; this machine, meanwhile: {meanwhile}")
     print(f"{'':8}{'GFLOP':>8}{'floor ms':>10}{'eager ms':>10}{'÷ floor':>9}{'compiled':>10}{'÷ floor':>9}")
     for part, n in flops.items():
-        eager, compiled = ms["eager", part], ms["compiled", part]
+        eager, compiled, floor = ms["eager", part], ms["compiled", part], floors[part]
         print(
-            f"{part:8}{n / 1e9:8.2f}{n / rate:10.2f}{eager:10.2f}{eager * rate / n:9.2f}{compiled:10.2f}"
-            f"{compiled * rate / n:9.2f}"
+            f"{part:8}{n.sum() / 1e9:8.2f}{floor:10.2f}{eager:10.2f}{eager / floor:9.2f}{compiled:10.2f}"
+            f"{compiled / floor:9.2f}"
         )
     for mode in modes[2:]:
         gain = ms["eager", "whole"] / ms[mode, "whole"]
         print(f"whole, {mode}: {ms[mode, 'whole']:.2f} ms, {gain:.1f} × as fast as eager")
     return {
-        "gflop": flops["whole"] / 1e9,
-        "floor_ms": flops["whole"] / rate,
+        "gflop": flops["whole"].sum() / 1e9,
+        "floor_ms": floors["whole"],
         **{f"{mode.replace('+', '_')}_ms": ms[mode, "whole"] for mode in modes},
     }
 
@@ -404,6 +469,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of torch (default: 1)")
+    parser.add_argument("--script", choices=["rpg", "rpg_pixels"], default="rpg", help="whose updates (default: rpg)")
     for key, value in PAPER.items():
         flag = f"--{key.replace('_', '-')}"
         parser.add_argument(flag, type=int, help=f"measure only the update, of this size (else {value})")
@@ -412,12 +478,22 @@ def main():
     given = {key: args[key] for key in PAPER if args[key] is not None}
     if args["num_threads"] < 1 or any(value < 1 for value in given.values()):
         refuse("sizes and --num-threads must be at least 1")
+    if args["script"] == "rpg_pixels" and "obs_dim" in given:
+        refuse("--obs-dim: no effect with --script rpg_pixels")
     torch.set_num_threads(args["num_threads"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{device}, {torch.get_num_threads()} threads")
     if device.type == "cpu":
         keep_freed_memory()
-    if given:
+    if args["script"] == "rpg_pixels":
+        settings = dict(PIXELS_SIZES)
+        if device.type == "cpu":
+            settings["paper"] = PIXELS | {"batch_size": PIXELS_CPU_BATCH}
+            print(f"no GPU: the paper's batch of {PIXELS['batch_size']} is cut to {PIXELS_CPU_BATCH}")
+        if given:
+            settings = {"given": settings["paper"] | given}
+        result = {name: measure_update(name, sizes, device, rpg_pixels) for name, sizes in settings.items()}
+    elif given:
         result = {"given": measure_update("given", PAPER | given, device)}
     else:
         full_replay(device)
