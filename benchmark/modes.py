@@ -370,13 +370,12 @@ def import_script(path):
 
 
 def script_of(run_dir):
-    """The one of SCRIPTS that has the flags of a run; rpg.py, which will say so, if none has. OSError if the run has no
-    args.json."""
+    """The one of SCRIPTS that has the flags of a run; ValueError if none has, OSError if the run has no args.json."""
     for path in SCRIPTS:
         with contextlib.suppress(ValueError, TypeError):
             envs.load_args(run_dir, import_script(path).Args)
             return path
-    return SCRIPTS[0]
+    raise ValueError("the flags of another version, or of a fork: --script names what made the run")
 
 
 def sees_images(env):

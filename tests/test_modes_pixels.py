@@ -11,7 +11,6 @@ from conftest import ROOT, run_script
 
 import envs
 import rpg
-import rpg_maze
 import rpg_pixels
 
 sys.path.insert(0, str(ROOT / "benchmark"))
@@ -68,10 +67,14 @@ def test_modes(tmp_path):
     assert sum(1 for _ in imageio.get_reader(run_dir / "modes.mp4")) == 61
 
 
-@pytest.mark.parametrize("script, name", [(rpg, "rpg"), (rpg_pixels, "rpg_pixels"), (rpg_maze, "rpg")])
-def test_a_runs_script_is_known_by_its_flags(tmp_path, script, name):
-    (tmp_path / "args.json").write_text(json.dumps(vars(script.Args(exp_name="any"))))
-    assert modes.script_of(tmp_path) == ROOT / f"{name}.py"
+def test_a_runs_script_is_known_by_its_flags(tmp_path):
+    for script in (rpg, rpg_pixels):
+        (tmp_path / "args.json").write_text(json.dumps(vars(script.Args(exp_name="any"))))
+        assert modes.script_of(tmp_path) == ROOT / f"{script.__name__}.py"
+    for foreign in (json.dumps({**vars(rpg.Args()), "new_flag": 1}), "[1]", "{"):
+        (tmp_path / "args.json").write_text(foreign)
+        with pytest.raises(ValueError, match="--script names what made the run"):
+            modes.script_of(tmp_path)
 
 
 @pytest.mark.parametrize(
