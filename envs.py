@@ -5,8 +5,8 @@
     python envs.py                                  lists the ids of this file with their sizes
     python envs.py ant-push                         shows an episode of one
 
-Every environment has a 1-D action space [-1, 1] and a 1-D float32 observation; block-push-pixels alone is seen as an
-image. What a user can get wrong (an unknown id, a missing package, discrete actions, no renderer) raises ValueError
+Every environment has a 1-D action space [-1, 1] and a 1-D float32 observation, or, with frames=n, the last n images.
+What a user can get wrong (an unknown id, a missing package, discrete actions, no renderer) raises ValueError
 with one line that names the fix.
 """
 
@@ -1266,8 +1266,9 @@ class DrawnByMuJoCo(gym.Wrapper):
 
 
 def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any], images: bool = False) -> gym.Env:
-    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. images: those do not
-    matter, but they are an image, or it can be rendered. ValueError, in one line, for all that fails."""
+    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. images: it is going
+    to be seen as images, so its observations stay as they are, and if they are none, it can be rendered. ValueError, in
+    one line, for all that fails."""
     if images and render_mode is None:
         try:
             return make_gymnasium(env_id, "rgb_array", env_kwargs, True)
@@ -1403,9 +1404,9 @@ def small_frame(frame: Any) -> np.ndarray:
 
 
 def with_images(env: gym.Env, env_id: str, frames: int) -> gym.Env:
-    """The environment seen as its last `frames` images (frames, 3, 64, 64) uint8, newest last; at a reset all are the
-    first one. With frames = 0 as one image (3, 64, 64). That is its own observation if it is an image, or what it
-    renders."""
+    """The environment seen as its last `frames` images, (frames, 3, 64, 64) uint8, newest last, after a reset all the
+    same; with frames = 0 as one image (3, 64, 64). An image is its own observation, if that is one, or what it renders;
+    then every observation may raise what `draw` raises."""
     task = env.unwrapped
 
     def image(obs: Any) -> np.ndarray:
