@@ -6,8 +6,9 @@
 
 Calling it again continues what is unfinished and skips what is done: a run is an experiment's if its args.json has the
 same flags, --exp-name and seed. A job that is killed, preempted or out of time goes on by --resume. Here the first
-Ctrl-C stops all jobs with a checkpoint; on a cluster the program ends when the jobs are submitted, and `time` is in
-minutes. Runs are in runs/, what they print in runs/.launch/. Each start adds a line to the run's commit.txt.
+Ctrl-C stops all jobs with a checkpoint. (If this program is killed its jobs go on, and the next call counts them among
+those that run.) On a cluster the program ends when the jobs are submitted, and `time` is in minutes. Runs are in
+runs/, what they print in runs/.launch/. Each start adds a line to the run's commit.txt.
 """
 
 import argparse
@@ -200,7 +201,7 @@ class Run:
             return 0
         env = dict(os.environ)
         if not on_slurm:  # submitit's local executor hides the GPUs
-            del env["CUDA_VISIBLE_DEVICES"]
+            env.pop("CUDA_VISIBLE_DEVICES", None)
             if self.gpus is not None:
                 env["CUDA_VISIBLE_DEVICES"] = self.gpus
         _, _, *flags = self.command(state.run_dir).split()

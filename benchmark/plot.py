@@ -39,6 +39,8 @@ SHOWN = {  # what a panel shows, the first that it has -> the label of its axis
     "coverage": "coverage so far",
     "return": "return\n(mean of 50 episodes)",
 }
+NOTE = """Steps: the agent's decisions, two simulator calls each in Meta-World and Adroit. \
+Band: 95 % bootstrap interval of the mean over seeds."""  # below the panels
 LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table shows
 
 
@@ -164,14 +166,12 @@ def draw_panel(axis, methods, paper, look):
     axis.grid(alpha=0.3)
 
 
-def note(hours):
-    """What stands below the panels; `hours` as by hours_per_million."""
-    text = "Steps: the agent's decisions, two simulator calls each in Meta-World and Adroit. "
-    text += "Band: 95 % bootstrap interval of the mean over seeds."
-    if hours:
-        rates = [f"{plain(LABELS.get(method, method))} {hours[method]:.1f}" for method in in_order(hours)]
-        text += f" Hours per million steps on the machine that was used: {', '.join(rates)}."
-    return text
+def rates(hours):
+    """`hours`, as by hours_per_million, in words; "" if there are none."""
+    if not hours:
+        return ""
+    words = [f"{LABELS.get(method, method)} {hours[method]:.1f}" for method in in_order(hours)]
+    return f"Hours per million steps on the machine that was used: {', '.join(words)}."
 
 
 def draw(curves, keys, paper, hours):
@@ -206,7 +206,7 @@ def draw(curves, keys, paper, hours):
     longest = max(len(handle.get_label()) for handle in handles)
     fit = max(1, int(size[0] * 14 / (longest + 8)))  # 14 letters of this size an inch, 8 for the line beside them
     legend = {"ncols": min(len(handles), fit), "fontsize": 8, "frameon": False}
-    legend |= {"title": textwrap.fill(note(hours), int(size[0] * 15)), "title_fontsize": 8}
+    legend |= {"title": textwrap.fill(f"{NOTE} {plain(rates(hours))}", int(size[0] * 15)), "title_fontsize": 8}
     figure.legend(handles=handles, loc="outside lower center", **legend)
     return figure
 
@@ -293,6 +293,8 @@ def main():
     paper, _ = curves_of(read(PAPER))
     if args.as_table:
         say(table(rows, curves, keys, paper))
+        if hours:
+            say(f"\n{rates(hours)}")
         return
     try:
         draw(curves, keys, paper, hours).savefig(picture, dpi=130)

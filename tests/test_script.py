@@ -724,8 +724,8 @@ def test_the_readme_s_trained_policy(finished, tmp_path):
 
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
 def test_the_scripts_headers_are_the_requirements(script):
-    """PEP 723: `uv run` installs the versions of requirements.txt, all of them but those of tests, of benchmark/ and, where a
-    script draws none, of figures; the bandit needs no simulators."""
+    """PEP 723: `uv run` installs the versions of requirements.txt, all of them but those of tests, of benchmark/ and,
+    where a script draws none, of figures; the bandit needs no simulators."""
     text = (ROOT / script).read_text(encoding="utf-8")
     if not text.startswith("# /// script\n"):
         pytest.skip("has no header")
