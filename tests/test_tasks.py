@@ -732,8 +732,9 @@ def test_the_readmes_own_environment_has_no_frames(tmp_path, monkeypatch):
 
 def test_state_script_refuses_images(tmp_path):
     run = command(tmp_path, "rpg.py", "--env-id", "block-push-pixels")
-    message = "this environment is seen as an image, (64, 64, 3); this script is for state observations"
-    assert (run.returncode, run.stderr) == (2, f"rpg.py: error: {message}\n")
+    what = "this environment is seen as an image, (64, 64, 3)"
+    advice = "this script is for state observations, rpg_pixels.py for images"
+    assert (run.returncode, run.stderr) == (2, f"rpg.py: error: {what}; {advice}\n")
 
 
 @pytest.mark.parametrize("env_id", ["adroit-door", "cabinet-sparse"])
