@@ -1266,17 +1266,26 @@ class DrawnByMuJoCo(gym.Wrapper):
 
 
 def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any], images: bool = False) -> gym.Env:
-    """gymnasium.make with actions rescaled to [-1, 1] and observations as one vector, or an image. images: it is going
-    to be seen as images, so its observations stay as they are, and if they are none, it can be rendered. ValueError, in
-    one line, for all that fails."""
-    if images and render_mode is None:
-        try:
-            return make_gymnasium(env_id, "rgb_array", env_kwargs, True)
-        except CannotRender:
-            env = make_gymnasium(env_id, None, env_kwargs)
-            if is_image(env.observation_space):
-                return env
+    """An environment of gymnasium.make, its observations one vector, or an image. images: it is going to be seen as
+    images, so its observations stay as they are, and if they are none, it can be rendered. ValueError, in one line, for
+    all that fails."""
+    if not images:
+        return with_flat_observations(make_registered(env_id, render_mode, env_kwargs), env_id)
+    if render_mode is not None:
+        return make_registered(env_id, render_mode, env_kwargs)
+    try:
+        return make_registered(env_id, "rgb_array", env_kwargs)
+    except ValueError as error:
+        env = make_registered(env_id, None, env_kwargs)
+        if is_image(env.observation_space):
+            return env
+        if isinstance(error, CannotRender):
             raise
+        raise CannotRender(f"{env_id} cannot be rendered: its class refuses the render mode 'rgb_array'") from error
+
+
+def make_registered(env_id: str, render_mode: str | None, env_kwargs: dict[str, Any]) -> gym.Env:
+    """gymnasium.make with actions rescaled to [-1, 1]. ValueError, in one line, for all that fails."""
     if "render_mode" in env_kwargs:
         raise ValueError("--env-kwargs render_mode: frames are drawn with --capture-video")
     if ":" in env_id:
@@ -1305,10 +1314,7 @@ def make_gymnasium(env_id: str, render_mode: str | None, env_kwargs: dict[str, A
     skip_check_of_frames(env)
     if hasattr(env.unwrapped, "mujoco_renderer"):
         env = DrawnByMuJoCo(env)
-    env = with_unit_actions(env, env_id)
-    if images:
-        return env
-    return with_flat_observations(env, env_id)
+    return with_unit_actions(env, env_id)
 
 
 def skip_check_of_frames(env: gym.Env) -> None:
@@ -1579,7 +1585,7 @@ def rgb_frame(frame: Any) -> np.ndarray:
         frame = frame.astype(np.float32)
     if np.issubdtype(frame.dtype, np.floating):
         frame = np.nan_to_num(frame)
-        if frame.size > 0 and frame.max() <= 1.0:
+        if frame.size > 0 and frame.max() <= 1.5:  # a little above 1, by rounding or a highlight, is not out of 255
             frame = 255.0 * frame
         frame = np.rint(frame)
     if frame.ndim == 2:
@@ -2153,9 +2159,9 @@ def write_checkpoint(run_dir: Path, state: dict) -> None:
     replace_file(run_dir / "model.pt", lambda file: torch.save(state["agent"], file))
 
 
-def read_checkpoint(run_dir: Path, device: Any = "cpu") -> dict:
-    """The newest checkpoint of a run, its tensors on `device`. Runs no code from the file. An exception (of many kinds)
-    if there is none, or if a bit of it has changed."""
+def read_checkpoint(run_dir: Path) -> dict:
+    """The newest checkpoint of a run, its tensors mapped from the file: a replay is not held twice. Runs no code from
+    the file. An exception (of many kinds) if there is none, or if a bit of it has changed."""
     import torch
 
     path = Path(run_dir, "checkpoint.pt")
@@ -2164,7 +2170,7 @@ def read_checkpoint(run_dir: Path, device: Any = "cpu") -> dict:
             raise ValueError("wrong checksum")
         if any(entry.external_attr != 0 for entry in archive.infolist()):  # a flag there, and torch.load reads nothing
             raise ValueError("damaged directory")
-    return torch.load(path, device, weights_only=True)
+    return torch.load(path, "cpu", weights_only=True, mmap=True)
 
 
 def restore_rng(states: Sequence[Any]) -> None:
@@ -2180,7 +2186,7 @@ def load_args(run_dir: Path, args_class: type) -> Any:
     """The Args of a run. Raises OSError if it has none, ValueError or TypeError if they are another script's."""
     saved = json.loads(Path(run_dir, "args.json").read_text(encoding="utf-8"))
     if not isinstance(saved, dict) or saved.keys() != vars(args_class()).keys():
-        raise ValueError("another version's flags")  # the missing ones would be today's defaults
+        raise ValueError("the flags of another script or version")  # the missing ones would be today's defaults
     for name, value in saved.items():
         if isinstance(value, list):
             saved[name] = tuple(value)

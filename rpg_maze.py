@@ -170,14 +170,14 @@ def check_args(args, given):
         flag = f"--{name.replace('_', '-')} {value}"
         if not math.isfinite(value):
             refuse(f"{flag}: must be a finite number")
+        if type(value) is int and value >= 2**63:
+            refuse(f"{flag}: must be below 2**63")
         if name == "total_timesteps" and args.resume is not None and value == 0:  # only look
             continue
         if name in POSITIVE and value <= 0:
             refuse(f"{flag}: must be above 0")
         if name in NOT_NEGATIVE and value < 0:
             refuse(f"{flag}: must be at least 0")
-    if args.seed >= 2**63:
-        refuse(f"--seed {args.seed}: must be below 2**63")
     if args.gamma > 1:
         refuse(f"--gamma {args.gamma}: must be at most 1")
     if args.tau > 1:
@@ -935,7 +935,7 @@ def save(run_dir, agent, replay, obs, z, age, progress):
 
 def restore(run_dir, agent, replay):
     """Undo `save` from the newest checkpoint. Returns its progress. Any kind of exception if the files don't fit."""
-    state = read_checkpoint(run_dir, agent.device)
+    state = read_checkpoint(run_dir)
     agent.load_state_dict(state["agent"])
     for name, optimizer in agent.optimizers().items():
         groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs

@@ -128,7 +128,7 @@ class Args:
     state_dim: int = 100  # size of the latent state s (paper Table 1)
     channels: tuple[int, int, int, int] = (128, 128, 128, 128)  # of the four convolutions (official code)
     strides: tuple[int, int, int, int] = (2, 2, 2, 2)  # of the four convolutions (official code)
-    random_shift: bool = False  # Eq. 4 sees frames moved by up to 4 pixels (Kostrikov et al., 2021; not in the paper)
+    random_shift: bool = False  # Eq. 4 sees segments moved by up to 4 pixels (as Kostrikov et al., 2021, move frames)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
     value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
@@ -146,7 +146,7 @@ class Args:
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
-    rnd_conv: bool = False  # convolutional RND networks (Sec. 5.3); else MLPs on means of 4 x 4 pixels
+    rnd_conv: bool = False  # convolutions in RND (the paper, with --no-rnd-normalize-obs); else MLPs on 4 x 4 means
     rnd_normalize_obs: bool = True  # RND sees each pixel in units of its own running deviation, clipped at ±5
     rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
     # --- speed
@@ -194,21 +194,21 @@ def check_args(args, given):
         flag = f"--{name.replace('_', '-')} {value}"
         if not math.isfinite(value):
             refuse(f"{flag}: must be a finite number")
+        if type(value) is int and value >= 2**63:
+            refuse(f"{flag}: must be below 2**63")
         if name == "total_timesteps" and args.resume is not None and value == 0:  # only evaluate
             continue
         if name in POSITIVE and value <= 0:
             refuse(f"{flag}: must be above 0")
         if name in NOT_NEGATIVE and value < 0:
             refuse(f"{flag}: must be at least 0")
-    if min(args.channels + args.strides) <= 0:
-        refuse("--channels and --strides: must be above 0")
+    if min(args.channels + args.strides) <= 0 or max(args.channels + args.strides) >= 10_000:
+        refuse("--channels and --strides: must be above 0 and below 10 000")
     side = FRAME_SHAPE[-1]
     for kernel, stride in zip(KERNELS, args.strides):
         side = (side - kernel) // stride + 1
     if side < 1:
         refuse(f"--strides {args.strides}: leave nothing of an image of 64 x 64 pixels; 4 2 1 1 does")
-    if args.seed >= 2**63:
-        refuse(f"--seed {args.seed}: must be below 2**63")
     if args.gamma > 1:
         refuse(f"--gamma {args.gamma}: must be at most 1")
     if args.tau > 1:
@@ -272,8 +272,8 @@ def normal_log_prob(x, mean, log_std):
 
 
 def cnn(in_channels, width, out_dim, args, act=nn.ELU):
-    """Four convolutions with ReLU, then an MLP (Sec. 5.3; sizes: official code): images (B, in_channels, 64, 64) in
-    [0, 1] → (B, out_dim)."""
+    """Four convolutions with ReLU, then an MLP (Sec. 5.3; sizes: official code): images (B, in_channels, 64, 64)
+    → (B, out_dim)."""
     layers, channels = [], in_channels
     for out_channels, kernel, stride in zip(args.channels, KERNELS, args.strides):
         layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
@@ -292,7 +292,7 @@ class Encoder(nn.Module):
 
     def forward(self, obs):
         """(..., O) → (..., S)."""
-        images = obs.reshape(-1, FRAMES * FRAME_SHAPE[0], *FRAME_SHAPE[1:])
+        images = obs.flatten(-4, -3).reshape(-1, FRAMES * FRAME_SHAPE[0], *obs.shape[-2:])
         return self.net(images.float() / 255).view(*obs.shape[:-4], -1)
 
 
@@ -725,9 +725,12 @@ class Agent(nn.Module):
         self.rnd = RND(args) if args.rnd_coef else None
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.GRUCell)):
+                gain = 1.0
+                if isinstance(module, nn.Conv2d):  # before a ReLU (official code)
+                    gain = math.sqrt(2)
                 for parameter in module.parameters():
                     if parameter.ndim > 1:
-                        nn.init.orthogonal_(parameter)
+                        nn.init.orthogonal_(parameter, gain)
                     else:
                         nn.init.zeros_(parameter)
         if args.learned_prior:  # starts as the fixed one
@@ -941,7 +944,8 @@ def as_cuda_graphs(update):
 
 def load_policy(run_dir, device="cpu"):
     """The Agent of a run, with the weights of its newest checkpoint: sample_z(obs) at an episode's start, then act(obs,
-    z). Raises OSError if there is none, ValueError if it is another script's, or its environment cannot be made."""
+    z), for observations of make_env(..., frames=2). Raises OSError if there is none, ValueError if it is another
+    script's, or its environment cannot be made."""
     run_dir = Path(run_dir)
     args = dataclasses.replace(load_args(run_dir, Args), compile=False, cudagraphs=False)
     env = make_env(args.env_id, options=args.env_options, env_kwargs=parse_env_kwargs(args.env_kwargs), frames=FRAMES)
@@ -994,7 +998,7 @@ def save(run_dir, agent, replay, obs, z, age, progress):
 
 def restore(run_dir, agent, replay):
     """Undo `save` from the newest checkpoint. Returns its progress. Any kind of exception if the files don't fit."""
-    state = read_checkpoint(run_dir, agent.device)
+    state = read_checkpoint(run_dir)
     agent.load_state_dict(state["agent"])
     for name, optimizer in agent.optimizers().items():
         groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs
@@ -1072,7 +1076,7 @@ if __name__ == "__main__":
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
+        say("no GPU: less than 1 step/s at these sizes; README.md: laptops")
     if args.track:
         start_wandb(run_dir, args)
     try:

@@ -226,7 +226,7 @@ def play(agent, env, seed, z, greedy, render, every):
 def read_visits(script, run_dir, agent, env):
     """What the replay of checkpoint.pt holds: (obs (n, D), features; t (n,) decisions since the episode's start; step
     (n,) the environment step at which it was seen), oldest first, n at most POINTS."""
-    state = envs.read_checkpoint(run_dir, torch.device("cpu"))
+    state = envs.read_checkpoint(run_dir)
     args = agent.args
     filled = int(state["replay"]["filled"])  # the rest of the ring is not needed here
     sizes = [env.action_space.shape[0], script.latent_size(args)]

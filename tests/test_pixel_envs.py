@@ -154,10 +154,16 @@ def test_frames_in_other_forms(kind):
     assert np.ptp(seen, 0).max() > 100
 
 
+def test_a_highlight_does_not_turn_a_float_image_black():
+    frame = np.full((64, 64, 3), 0.5)
+    frame[3, 3] = 1.0001
+    assert envs.small_frame(frame)[:, 10, 10].tolist() == [128] * 3
+
+
 # --- what is seen
 
 
-@pytest.mark.parametrize("name", ["Image", "Grey", "OnlyImages"])
+@pytest.mark.parametrize("name", ["Image", "Grey", "OnlyImages", "HumanImage"])
 def test_observations_that_are_images_are_seen(name):
     """They get brighter as the point moves to the right, in all channels; drawn would be a green and a red bar."""
     env = make_env(f"toy_envs:Toy{name}-v0", 1, frames=1)
@@ -196,6 +202,8 @@ def test_only_the_images_change():
     [
         ("toy_envs:ToyNoPictures-v0", ["its class takes no render_mode", "rpg.py"]),
         ("toy_envs:ToyNoRender-v0", ["its class has no render()", "rpg.py"]),
+        ("toy_envs:ToyHumanState-v0", ["its class refuses the render mode 'rgb_array'", "rpg.py"]),
+        ("toy_envs:ToyHumanDictImage-v0", ["its class refuses the render mode 'rgb_array'"]),
         ("toy_envs:ToyFrameNoPicture-v0", ["a frame of shape (3,) is no picture"]),
         ("toy_envs:ToyBrokenReset-v0", ["its first reset fails: RuntimeError: no licence for the simulator"]),
         ("toy_envs:ToyExits-v0", ["sys.exit"]),

@@ -78,6 +78,8 @@ MAIN = """
 +         replay = Replay(args.buffer_size, args.num_envs, act_dim, latent_dim, device)
 -         agent = Agent(*sizes, latent_dim, args, device)
 +         agent = Agent(act_dim, latent_dim, args, device)
+-         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
++         say("no GPU: less than 1 step/s at these sizes; README.md: laptops")
 """
 
 

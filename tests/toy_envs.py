@@ -393,6 +393,20 @@ class NoRender(Toy):
 register("ToyNoRender-v0", NoRender)
 
 
+class HumanOnly(OddObs):
+    """Draws into a window alone, and checks its render mode as Gymnasium's own environments do."""
+
+    metadata = {"render_modes": ["human"]}
+
+    def __init__(self, kind, render_mode=None):
+        assert render_mode is None or render_mode in self.metadata["render_modes"]
+        super().__init__(kind)
+
+
+for name, kind in {"State": "float64", "Image": "image", "DictImage": "dict with an image"}.items():
+    register(f"ToyHuman{name}-v0", HumanOnly, kind=kind)
+
+
 class Locked(Exception):
     """Cannot be pickled."""
 
