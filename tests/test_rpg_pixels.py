@@ -354,12 +354,10 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path):
         "--latent none --no-rnd-normalize-obs",
         "--latent categorical --rnd-conv --z-baseline --random-shift",
         "--latent categorical --learned-prior --rnd-coef 0",
-        "--env-id toy_envs:ToyPixels-v0 --rnd-conv --no-rnd-normalize-obs --num-envs 1",
+        "--env-id toy_envs:Toy-v0 --rnd-conv --no-rnd-normalize-obs --num-envs 1",
     ],
 )
 def test_each_method_runs(tmp_path, flags):
-    if "ToyPixels" in flags:
-        pytest.importorskip("cv2")
     run_dir, summary = finish(tmp_path, *flags.split(), "--total-timesteps", "140", "--eval-frequency", "140")
     assert summary["global_step"] == 140 and (run_dir / "eval.csv").read_text().count("\n") == 3
     with np.errstate(all="raise"):
