@@ -511,10 +511,13 @@ class RND(nn.Module):
 
     def error(self, obs):
         """‖g(o) − g′(o)‖², as the mean over the output's entries: (..., O) → (...)."""
-        x = self.newest_frame(obs)
+        return self.frame_error(self.newest_frame(obs)).view(obs.shape[:-4])
+
+    def frame_error(self, x):
+        """The same of newest_frame's x, (B, ...) → (B,)."""
         if self.pixels is not None:
             x = self.pixels.normalize(x, RND_PIXEL_STD).clamp(-RND_PIXEL_CLIP, RND_PIXEL_CLIP)
-        return (self.g(x) - self.g_fixed(x)).square().mean(-1).view(obs.shape[:-4])
+        return (self.g(x) - self.g_fixed(x)).square().mean(-1)
 
     def update_normalizer(self, error):
         """Merge a batch of errors (B,) into the running moments, once the warm-up is over."""
@@ -579,12 +582,15 @@ class Replay:
         a, z, *numbers = data.split(self.widths, -1)
         return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
 
+    def older(self, row):
+        """How many rows of the ring are older than these, (...)."""
+        return (row - self.head + self.filled) % len(self.data)
+
     def rows(self, row, env):
         """The Rows at indices row, env (...). The older frame of obs is that of the row before; at an episode's
         start, or where the ring has forgotten it, the newer one again."""
         rows = self.fields(self.data[row, env])
-        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
-        before = torch.where((rows.t > 0) & (older > 0), row - 1, row) % len(self.data)
+        before = torch.where((rows.t > 0) & (self.older(row) > 0), row - 1, row) % len(self.data)
         index = torch.stack([before, row], -1) * self.data.shape[1] + env[..., None]  # (..., F)
         obs = self.frames.flatten(0, 1).index_select(0, index.flatten())  # whole frames: faster than by a tuple
         return rows._replace(obs=obs.view(*index.shape, *FRAME_SHAPE))
@@ -622,8 +628,7 @@ class Replay:
         row, env = self.draw((batch_size,), 1, newest)
         rows = self.rows(row, env)
         t = rows.t.long()
-        older = (row - self.head + self.filled) % len(self.data)  # older rows in the ring
-        back = torch.where(t <= older, t, 0)
+        back = torch.where(t <= self.older(row), t, 0)
         start_obs = self.rows((row - back) % len(self.data), env).obs
         return States(rows.obs, rows.z, start_obs)
 
@@ -780,9 +785,10 @@ class Agent(nn.Module):
 
     def rnd_loss(self, obs):
         """Fit g to states of the replay, obs (B, O), and the normalisers to their pixels and errors."""
+        x = self.rnd.newest_frame(obs)
         if self.rnd.pixels is not None:
-            self.rnd.pixels.update(self.rnd.newest_frame(obs))
-        error = self.rnd.error(obs)
+            self.rnd.pixels.update(x)
+        error = self.rnd.frame_error(x)
         with torch.no_grad():
             self.rnd.update_normalizer(error)
         return error.mean()

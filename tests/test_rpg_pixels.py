@@ -27,10 +27,13 @@ def small_args(**changes):
 # the common text
 DIFFERENT = """
 check_args WorldModel.__init__ RND RND.__init__ RND.error Replay Replay.__init__ Replay.fields Replay.rows
-Replay.add Replay.end_episodes Replay.in_order Replay.state_dict Replay.load_state_dict Agent.__init__ Agent.sample_z
-Agent.act Agent.rnd_loss Agent.model_loss load_policy evaluate Args
+Replay.sample_states Replay.add Replay.end_episodes Replay.in_order Replay.state_dict Replay.load_state_dict
+Agent.__init__ Agent.sample_z Agent.act Agent.rnd_loss Agent.model_loss load_policy evaluate Args
 """.split()
-GONE, NEW = ["PositionalEncoding"], ["cnn", "Encoder", "random_shift", "RND.newest_frame"]
+GONE, NEW = (
+    ["PositionalEncoding"],
+    ["cnn", "Encoder", "random_shift", "RND.newest_frame", "RND.frame_error", "Replay.older"],
+)
 
 
 def definitions(script):
