@@ -67,6 +67,8 @@ def planned_args(script, flags):
             args[name] = [type(default[0])(value) if default else value for value in values]
         elif isinstance(default, (int, float)):
             args[name] = type(default)(values[0])
+        elif default is None and values[0].isdecimal():  # a number that is off by default
+            args[name] = int(values[0])
         else:
             args[name] = values[0]
     return args

@@ -4,8 +4,8 @@
     python benchmark/maze.py                              # only draw; prints the table and the order of docs/results.md
     python benchmark/maze.py --beside RUN_DIR RUN_DIR     # two runs' figures in one, benchmark/results/maze_runs.png
 
-Columns of maze.csv: method (the run's --exp-name, see maze.sh), seed, step, coverage. A run replaces the rows of an
-earlier one of the same method and seed. The paper's curves, digitised from Fig. 8, are in paper_maze.csv.
+Columns of maze.csv: method (the run's --exp-name: fig8 of experiments.py), seed, step, coverage. A run replaces
+the rows of an earlier one of its method and seed. The paper's curves, digitised from Fig. 8, are in paper_maze.csv.
 """
 
 import argparse

@@ -136,9 +136,11 @@ def test_flags_of_experiments(script, monkeypatch):
         args = module.Args(**{name: tuple(v) if isinstance(v, list) else v for name, v in run.args.items()})
         given = {word[2:].replace("-", "_") for word in run.flags.split() if word.startswith("--")}
         module.check_args(args, given)  # exits if it refuses
-    monkeypatch.setattr(sys, "argv", [script, *runs[1].flags.split()])
-    args = envs.parse_flags(module.Args, (ROOT / script).read_text(), "", module.Args())
-    assert json.dumps(vars(args), sort_keys=True) == json.dumps(runs[1].args, sort_keys=True)
+    source = (ROOT / script).read_text()
+    for run in {(run.figure, run.method): run for run in runs}.values():
+        monkeypatch.setattr(sys, "argv", [script, *run.flags.split()])
+        args = envs.parse_flags(module.Args, source, "", module.Args())
+        assert json.dumps(vars(args), sort_keys=True) == json.dumps(run.args, sort_keys=True)
 
 
 def test_flags_that_do_not_count():
