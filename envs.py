@@ -2195,7 +2195,14 @@ def load_args(run_dir: Path, args_class: type) -> Any:
 
 def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
     """ValueError that names a parameter which needs a gradient and belongs to no optimiser: it would never be trained;
-    or an optimiser of a parameter that is none of the agent's: it would not be saved."""
+    or an optimiser of a parameter that is none of the agent's: it would not be saved; or networks in a plain list,
+    which would be neither."""
+    import torch
+
+    for path, module in agent.named_modules(prefix="Agent"):
+        for name, value in vars(module).items():
+            if isinstance(value, (list, tuple)) and any(isinstance(item, torch.nn.Module) for item in value):
+                raise ValueError(f"{path}.{name}: networks in a plain list, not trained or saved: use nn.ModuleList")
     names = {id(parameter): name for name, parameter in agent.named_parameters()}
     trained = set()
     for optimizer_name, optimizer in optimizers.items():
@@ -2204,7 +2211,7 @@ def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
                 if id(parameter) not in names:
                     raise ValueError(
                         f"{optimizer_name} trains a parameter of shape {tuple(parameter.shape)} that is no part of the "
-                        "agent, and would not be saved: is its network in a plain list? Use nn.ModuleList"
+                        "agent, and would not be saved"
                     )
                 trained.add(id(parameter))
     for name, parameter in agent.named_parameters():
@@ -2396,10 +2403,13 @@ class Speed:
         self._start = step, time.perf_counter()
 
     def sps(self, step: int) -> float | None:
-        """Steps a second since the start, None if there are none yet."""
-        if self._start is None or step == self._start[0]:
+        """Steps a second since the start, None before there is a second to measure."""
+        if self._start is None:
             return None
-        return (step - self._start[0]) / max(time.perf_counter() - self._start[1], 1e-3)
+        seconds = time.perf_counter() - self._start[1]
+        if seconds < 1:
+            return None
+        return (step - self._start[0]) / seconds
 
 
 class Progress:

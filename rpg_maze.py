@@ -547,8 +547,9 @@ class Replay:
 
     def in_order(self):
         """All Rows (filled, N, ·), oldest first."""
-        row = torch.arange(int(self.filled), device=self.data.device)
-        return self.fields(self.data[(self.head - self.filled + row) % len(self.data)])
+        row = self.head - self.filled + torch.arange(int(self.filled), device=self.data.device)
+        env = torch.arange(self.data.shape[1], device=self.data.device)
+        return self.rows(row[:, None] % len(self.data), env)
 
     def state_dict(self):
         """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
@@ -659,11 +660,11 @@ class Agent(nn.Module):
         self.rnd = RND(obs_dim, object_dim, args) if args.rnd_coef else None
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.GRUCell)):
-                for parameter in module.parameters():
-                    if parameter.ndim > 1:
-                        nn.init.orthogonal_(parameter)
-                    else:
+                for name, parameter in module.named_parameters():
+                    if name.startswith("bias"):
                         nn.init.zeros_(parameter)
+                    else:
+                        nn.init.orthogonal_(parameter)
         self.target_model = copy.deepcopy(self.model).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(()), requires_grad=args.autotune)  # log (α / args.alpha)
         self.to(device)
@@ -747,6 +748,7 @@ class Agent(nn.Module):
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
         logs["values"] = values.mean()
+        logs["state_std"] = next_s_target.std((0, 1)).mean()  # near 0: the latent state has collapsed
         return loss, logs
 
     def policy_loss(self, obs, z, alpha):

@@ -12,8 +12,8 @@
 # ]
 # ///
 """Reparameterized Policy Gradient (RPG) from images: Sec. 5.3, Fig. 13 of Huang et al., Reparameterized Policy Learning
-for Multimodal Trajectory Optimization, ICML 2023. This is rpg.py with convolutional encoders and a replay of frames;
-`diff rpg.py rpg_pixels.py` shows all that is different.
+for Multimodal Trajectory Optimization, ICML 2023. This is rpg.py with convolutional encoders, a replay of frames and
+RND on normalised pixels; `diff rpg.py rpg_pixels.py` shows all that is different.
 
     python rpg_pixels.py --env-id block-push-pixels --total-timesteps 300000  # on a laptop: settings in README.md
 
@@ -108,7 +108,7 @@ class Args:
     # --- environment and schedule
     env_id: str = "block-push-pixels"  # or metaworld-<task>-pixels, or any id of gymnasium.make that can be rendered
     env_options: tuple[str, ...] = ()  # switches of the environment, e.g. random-blocks for block-push-pixels
-    env_kwargs: tuple[str, ...] = ()  # key=value for gymnasium.make, e.g. width=64
+    env_kwargs: tuple[str, ...] = ()  # key=value for gymnasium.make, e.g. forward_reward_weight=2
     num_envs: int = 5  # environments stepped side by side; one update for each step of all (paper: 5 steps an update)
     async_envs: bool = False  # step the environments in worker processes: for slow simulators and many cores
     total_timesteps: int = 300_000  # environment steps, summed over the environments
@@ -146,7 +146,7 @@ class Args:
     # --- exploration
     rnd_coef: float = 0.1  # weight of the RND bonus (paper Table 1); 0: no RND
     rnd_dim: int = 512  # width and output size of the RND networks (paper App. A)
-    rnd_conv: bool = False  # convolutions in RND (the paper, with --no-rnd-normalize-obs); else MLPs on 4 x 4 means
+    rnd_conv: bool = False  # convolutions in RND (the paper; + --no-rnd-normalize-obs), not MLPs on 4 x 4 means
     rnd_normalize_obs: bool = True  # RND sees each pixel in units of its own running deviation, clipped at ±5
     rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
     # --- speed
@@ -165,7 +165,7 @@ RND_WARMUP = 100  # updates before RND's normaliser counts (official code)
 RND_CLIP = 100.0  # bound of the bonus, in standard deviations (official code)
 RND_POOL = 4  # pixels a side of a block that RND's MLPs see the mean of (ours)
 RND_PIXEL_CLIP = 5.0  # bound of a pixel that RND sees, in standard deviations (Burda et al., 2019)
-RND_PIXEL_STD = 1 / 255  # least deviation of a pixel: a level (ours)
+RND_PIXEL_MIN_STD = 1 / 255  # least deviation of a pixel that RND sees: one level of its 255 (ours)
 LOG_FREQUENCY = 1_000  # environment steps between rows of losses
 RECENT = 50  # training episodes that the means of the progress and of the last line are over
 GRAPH_WARMUP = 3  # eager updates of a kind before its capture
@@ -205,7 +205,7 @@ def check_args(args, given):
     if min(args.channels + args.strides) <= 0 or max(args.channels + args.strides) >= 10_000:
         refuse("--channels and --strides: must be above 0 and below 10 000")
     side = FRAME_SHAPE[-1]
-    for kernel, stride in zip(KERNELS, args.strides):
+    for kernel, stride in zip(KERNELS, args.strides, strict=True):
         side = (side - kernel) // stride + 1
     if side < 1:
         refuse(f"--strides {args.strides}: leave nothing of an image of 64 x 64 pixels; 4 2 1 1 does")
@@ -275,7 +275,7 @@ def cnn(in_channels, width, out_dim, args, act=nn.ELU):
     """Four convolutions with ReLU, then an MLP (Sec. 5.3; sizes: official code): images (B, in_channels, 64, 64)
     → (B, out_dim)."""
     layers, channels = [], in_channels
-    for out_channels, kernel, stride in zip(args.channels, KERNELS, args.strides):
+    for out_channels, kernel, stride in zip(args.channels, KERNELS, args.strides, strict=True):
         layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
         channels = out_channels
     convolutions = nn.Sequential(*layers, nn.Flatten())
@@ -284,7 +284,7 @@ def cnn(in_channels, width, out_dim, args, act=nn.ELU):
 
 
 class Encoder(nn.Module):
-    """s = f(o): two frames, one behind the other, through convolutions (Sec. 5.3)."""
+    """s = f(o): the frames, stacked as channels, through convolutions (Sec. 5.3)."""
 
     def __init__(self, args):
         super().__init__()
@@ -293,12 +293,13 @@ class Encoder(nn.Module):
     def forward(self, obs):
         """(..., O) → (..., S)."""
         images = obs.flatten(-4, -3).reshape(-1, FRAMES * FRAME_SHAPE[0], *obs.shape[-2:])
-        return self.net(images.float() / 255).view(*obs.shape[:-4], -1)
+        s = self.net(images.float() / 255)
+        return s.view(*obs.shape[:-4], s.shape[-1])
 
 
 def random_shift(obs):
-    """obs (..., B, O) with each of the B samples moved by up to SHIFT random pixels in both directions; its
-    edge fills the gap."""
+    """obs (..., B, O), each of the B samples, with all its steps and frames, moved by up to SHIFT random pixels in both
+    directions; its edge fills the gap."""
     side = FRAME_SHAPE[-1]
     shift = torch.randint(-SHIFT, SHIFT + 1, (2, obs.shape[-5], 1), device=obs.device)
     y, x = (torch.arange(side, device=obs.device) + shift).clamp(0, side - 1)  # (B, 64) each
@@ -504,19 +505,16 @@ class RND(nn.Module):
         self.errors = Moments()
         self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
 
-    def newest_frame(self, obs):
-        """What RND sees of obs (..., O): its newest frame (B, 3, 64 / pool, 64 / pool), in [0, 1]."""
+    def inputs(self, obs):
+        """What RND sees of obs (..., O), as one batch (B, 3, 64 / pool, 64 / pool): its newest frame, as means over
+        `pool` x `pool` pixels, in [0, 1]."""
         frames = obs[..., -1, :, :, :].reshape(-1, *FRAME_SHAPE)
         return nn.functional.avg_pool2d(frames.float(), self.pool) / 255
 
-    def error(self, obs):
-        """‖g(o) − g′(o)‖², as the mean over the output's entries: (..., O) → (...)."""
-        return self.frame_error(self.newest_frame(obs)).view(obs.shape[:-4])
-
-    def frame_error(self, x):
-        """The same of newest_frame's x, (B, ...) → (B,)."""
+    def error(self, x):
+        """‖g(x) − g′(x)‖², as the mean over the output's entries, of inputs x (B, ...): → (B,)."""
         if self.pixels is not None:
-            x = self.pixels.normalize(x, RND_PIXEL_STD).clamp(-RND_PIXEL_CLIP, RND_PIXEL_CLIP)
+            x = self.pixels.normalize(x, RND_PIXEL_MIN_STD).clamp(-RND_PIXEL_CLIP, RND_PIXEL_CLIP)
         return (self.g(x) - self.g_fixed(x)).square().mean(-1)
 
     def update_normalizer(self, error):
@@ -526,7 +524,8 @@ class RND(nn.Module):
 
     def bonus(self, obs):
         """clip((error − mean) / std, ±100), 0 during the warm-up: (..., O) → (...). Well-known states cost."""
-        bonus = self.errors.normalize(self.error(obs), min_std=1e-8).clamp(-RND_CLIP, RND_CLIP)
+        error = self.error(self.inputs(obs)).view(obs.shape[:-4])
+        bonus = self.errors.normalize(error, min_std=1e-8).clamp(-RND_CLIP, RND_CLIP)
         return torch.where(self.errors.count > 0, bonus, 0)
 
 
@@ -564,8 +563,8 @@ class States(NamedTuple):
 
 class Replay:
     """Ring of `capacity` transitions in rows of `num_envs`: o_{t+1} is always the row after o_t. The fields of Rows lie
-    side by side in one tensor, but for obs: each frame is held once, and an observation is made of two when it is
-    sampled; how, only this class knows."""
+    side by side in one tensor, but for obs: each frame is held once, and an observation is stacked when it is sampled;
+    how, only this class knows."""
 
     def __init__(self, capacity, num_envs, act_dim, latent_dim, device):
         self.widths = [act_dim, latent_dim, 1, 1, 1, 1]  # of the fields of Rows behind obs
@@ -577,21 +576,22 @@ class Replay:
         self.head = torch.zeros((), dtype=torch.long, device=device)  # the row to be written next
         self.filled = torch.zeros((), dtype=torch.long, device=device)  # rows with data
 
-    def fields(self, data, obs=None):
-        """The Rows that lie in data (..., width), without a copy, and obs."""
+    def fields(self, data):
+        """The Rows that lie in data (..., width), without a copy; all but obs."""
         a, z, *numbers = data.split(self.widths, -1)
-        return Rows(obs, a, z, *[number.squeeze(-1) for number in numbers])
+        return Rows(None, a, z, *[number.squeeze(-1) for number in numbers])
 
     def older(self, row):
         """How many rows of the ring are older than these, (...)."""
         return (row - self.head + self.filled) % len(self.data)
 
     def rows(self, row, env):
-        """The Rows at indices row, env (...). The older frame of obs is that of the row before; at an episode's
-        start, or where the ring has forgotten it, the newer one again."""
+        """The Rows at indices row, env (...). The frames of obs are those of the rows before; at an episode's start, or
+        where the ring has forgotten them, its oldest one stands for those that are missing."""
         rows = self.fields(self.data[row, env])
-        before = torch.where((rows.t > 0) & (self.older(row) > 0), row - 1, row) % len(self.data)
-        index = torch.stack([before, row], -1) * self.data.shape[1] + env[..., None]  # (..., F)
+        held = torch.minimum(rows.t.long(), self.older(row))  # earlier frames there are
+        back = torch.minimum(torch.arange(FRAMES - 1, -1, -1, device=row.device), held[..., None])  # (..., F)
+        index = (row[..., None] - back) % len(self.data) * self.data.shape[1] + env[..., None]
         obs = self.frames.flatten(0, 1).index_select(0, index.flatten())  # whole frames: faster than by a tuple
         return rows._replace(obs=obs.view(*index.shape, *FRAME_SHAPE))
 
@@ -648,9 +648,9 @@ class Replay:
 
     def in_order(self):
         """All Rows (filled, N, ·), oldest first."""
-        row = (self.head - self.filled + torch.arange(int(self.filled), device=self.data.device)) % len(self.data)
+        row = self.head - self.filled + torch.arange(int(self.filled), device=self.data.device)
         env = torch.arange(self.data.shape[1], device=self.data.device)
-        return self.rows(*torch.broadcast_tensors(row[:, None], env))
+        return self.rows(row[:, None] % len(self.data), env)
 
     def state_dict(self):
         """What a checkpoint needs; on a CPU it shares the ring's memory, of which only the filled part is written."""
@@ -733,11 +733,11 @@ class Agent(nn.Module):
                 gain = 1.0
                 if isinstance(module, nn.Conv2d):  # before a ReLU (official code)
                     gain = math.sqrt(2)
-                for parameter in module.parameters():
-                    if parameter.ndim > 1:
-                        nn.init.orthogonal_(parameter, gain)
-                    else:
+                for name, parameter in module.named_parameters():
+                    if name.startswith("bias"):
                         nn.init.zeros_(parameter)
+                    else:
+                        nn.init.orthogonal_(parameter, gain)
         if args.learned_prior:  # starts as the fixed one
             nn.init.zeros_(self.prior.net[-1].weight)
         self.target_model = copy.deepcopy(self.model).requires_grad_(False)
@@ -785,10 +785,10 @@ class Agent(nn.Module):
 
     def rnd_loss(self, obs):
         """Fit g to states of the replay, obs (B, O), and the normalisers to their pixels and errors."""
-        x = self.rnd.newest_frame(obs)
+        x = self.rnd.inputs(obs)
         if self.rnd.pixels is not None:
             self.rnd.pixels.update(x)
-        error = self.rnd.frame_error(x)
+        error = self.rnd.error(x)
         with torch.no_grad():
             self.rnd.update_normalizer(error)
         return error.mean()
@@ -828,6 +828,7 @@ class Agent(nn.Module):
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
         logs["values"] = values.mean()
+        logs["state_std"] = next_s_target.std((0, 1)).mean()  # near 0: the latent state has collapsed
         return loss, logs
 
     def policy_loss(self, obs, z, alpha):
@@ -950,7 +951,7 @@ def as_cuda_graphs(update):
 
 def load_policy(run_dir, device="cpu"):
     """The Agent of a run, with the weights of its newest checkpoint: sample_z(obs) at an episode's start, then act(obs,
-    z), for observations of make_env(..., frames=2). Raises OSError if there is none, ValueError if it is another
+    z), for observations of make_env(..., frames=FRAMES). Raises OSError if there is none, ValueError if it is another
     script's, or its environment cannot be made."""
     run_dir = Path(run_dir)
     args = dataclasses.replace(load_args(run_dir, Args), compile=False, cudagraphs=False)
@@ -1081,8 +1082,8 @@ if __name__ == "__main__":
         refuse(f"--resume {args.resume}: another process is training (or evaluating) this run")
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
-    if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        say("no GPU: less than 1 step/s at these sizes; README.md: laptops")
+    if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
+        say("no GPU: less than 2 steps/s at these sizes; README.md: laptops")
     if args.track:
         start_wandb(run_dir, args)
     try:

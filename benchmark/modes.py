@@ -312,7 +312,7 @@ def draw_returns(axis, episodes, names, colours):
     axis.locator_params(axis="x", nbins=4)
     axis.invert_yaxis()
     known = not math.isnan(successes[0])
-    axis.set_title("return" + (" (✓: ends in success)" if known else ""))
+    axis.set_title("return" + ("\n(✓: ends in success)" if known else ""))
     axis.grid(alpha=0.3, axis="x")
 
 

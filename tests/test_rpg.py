@@ -229,6 +229,7 @@ def test_model_loss_equals_loops(horizon):
     batch = segments(horizon)
     obs, a, z, reward, terminated, mask = (x.numpy() for x in batch)
     consistency, reward_error, value_error, values, bonuses, early_minimum_differs = 0.0, 0.0, 0.0, [], [], False
+    targets = []  # of s, all of them
     for b in range(5):
         s = out(model.encoder[1], encode(obs[0, b], OBJ, args.num_frequencies))
         h = out(model.init_hidden, s)
@@ -238,16 +239,16 @@ def test_model_loss_equals_loops(horizon):
             next_s = out(model.state_head, h)
             v = [out(net, next_s, z[t, b])[0] for net in model.values]
             values += v
+            x = encode(obs[t + 1, b], OBJ, args.num_frequencies)
+            targets.append(out(target_model.encoder[1], x))
             if mask[t, b]:
-                x = encode(obs[t + 1, b], OBJ, args.num_frequencies)
                 error = np.mean((out(agent.rnd.g, x) - out(agent.rnd.g_fixed, x)) ** 2)
                 std = math.sqrt(agent.rnd.errors.m2.item() / agent.rnd.errors.count.item())
                 bonuses.append((error - agent.rnd.errors.mean.item()) / std)
                 r = 4.0 * reward[t, b] + 0.6 * bonuses[-1]
-                s_target = out(target_model.encoder[1], x)
-                v_k = imagine(target_model, policy, posterior, s_target, z[t, b], 0.0, args, np.zeros((horizon, ACT)))[
-                    3
-                ]
+                s_target = targets[-1]
+                zeros = np.zeros((horizon, ACT))
+                v_k = imagine(target_model, policy, posterior, s_target, z[t, b], 0.0, args, zeros)[3]
                 v_target = min(weighted_mean(v_k[0]), weighted_mean(v_k[1]))
                 early = weighted_mean([min(pair) for pair in zip(*v_k)])
                 early_minimum_differs |= not terminated[t, b] and abs(early - v_target) > 1e-3
@@ -258,7 +259,7 @@ def test_model_loss_equals_loops(horizon):
     assert horizon == 1 or early_minimum_differs, "these networks can't tell when the minimum is taken"
     assert max(map(abs, bonuses)) < 100 and np.std(bonuses) > 0.1, "these states can't tell the bonus"
     loss, logs = agent.model_loss(batch)
-    assert list(logs) == ["rnd_reward", "consistency_loss", "reward_loss", "value_loss", "values"]
+    assert list(logs) == ["rnd_reward", "consistency_loss", "reward_loss", "value_loss", "values", "state_std"]
     expected = [
         7 * consistency + 3 * reward_error + 2 * value_error,
         np.mean(bonuses),
@@ -266,6 +267,7 @@ def test_model_loss_equals_loops(horizon):
         reward_error,
         value_error,
         np.mean(values),
+        np.std(targets, axis=0, ddof=1).mean(),
     ]
     np.testing.assert_allclose([x.item() for x in [loss, *logs.values()]], expected, rtol=1e-6)
 
@@ -300,7 +302,7 @@ def test_model_loss_of_a_masked_batch_is_zero():
     batch = segments(3)
     loss, logs = agent.model_loss(batch._replace(mask=torch.zeros_like(batch.mask)))
     loss.backward()
-    logs.pop("values")
+    logs.pop("values"), logs.pop("state_std")  # of all states
     assert loss.item() == 0 and [x.item() for x in logs.values()] == [0, 0, 0, 0]
     assert all(torch.count_nonzero(p.grad) == 0 for p in agent.model.parameters())
 
@@ -619,9 +621,13 @@ def test_a_parameter_that_nothing_trains_is_named(changes, monkeypatch, capsys):
         envs.check_gradients(agent, agent.optimizers())
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "decoder_optimizer has not trained Agent.decoder.bias yet" in err
-    heads = [torch.nn.Linear(2, 2)]  # in a plain list: no part of the agent, so that no checkpoint would hold it
-    agent.heads_optimizer = torch.optim.Adam(heads[0].parameters())
-    with pytest.raises(ValueError, match=r"heads_optimizer trains a parameter of shape \(2, 2\) .* nn.ModuleList"):
+    head = torch.nn.Linear(2, 2)  # no part of the agent, so that no checkpoint would hold it
+    agent.head_optimizer = torch.optim.Adam(head.parameters())
+    with pytest.raises(ValueError, match=r"head_optimizer trains a parameter of shape \(2, 2\) .* would not be saved"):
+        envs.check_optimizers(agent, agent.optimizers())
+    del agent.head_optimizer
+    agent.model.blocks = [head]  # nor one in a plain list, which no loop over parameters finds
+    with pytest.raises(ValueError, match=r"Agent\.model\.blocks: .* nn.ModuleList"):
         envs.check_optimizers(agent, agent.optimizers())
 
 

@@ -26,14 +26,11 @@ def small_args(**changes):
 
 # the common text
 DIFFERENT = """
-check_args WorldModel.__init__ RND RND.__init__ RND.error Replay Replay.__init__ Replay.fields Replay.rows
-Replay.sample_states Replay.add Replay.end_episodes Replay.in_order Replay.state_dict Replay.load_state_dict
+check_args WorldModel.__init__ RND RND.__init__ RND.error RND.bonus Replay Replay.__init__ Replay.fields Replay.rows
+Replay.add Replay.end_episodes Replay.state_dict Replay.load_state_dict
 Agent.__init__ Agent.sample_z Agent.act Agent.rnd_loss Agent.model_loss load_policy evaluate Args
 """.split()
-GONE, NEW = (
-    ["PositionalEncoding"],
-    ["cnn", "Encoder", "random_shift", "RND.newest_frame", "RND.frame_error", "Replay.older"],
-)
+GONE, NEW = ["PositionalEncoding"], ["cnn", "Encoder", "random_shift", "RND.inputs"]
 
 
 def definitions(script):
@@ -81,8 +78,10 @@ MAIN = """
 +         replay = Replay(args.buffer_size, args.num_envs, act_dim, latent_dim, device)
 -         agent = Agent(*sizes, latent_dim, args, device)
 +         agent = Agent(act_dim, latent_dim, args, device)
+-     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
++     if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
 -         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
-+         say("no GPU: less than 1 step/s at these sizes; README.md: laptops")
++         say("no GPU: less than 2 steps/s at these sizes; README.md: laptops")
 """
 
 
@@ -276,13 +275,14 @@ def test_pixel_normaliser_and_error_equal_numpy():
     assert (np.abs(x) == 5).any() and (np.abs(x) < 5).any()
     x = torch.tensor(x.reshape(4, -1), dtype=torch.float32)
     expected = (agent.rnd.g[1](x) - agent.rnd.g_fixed[1](x)).square().mean(-1)
-    torch.testing.assert_close(agent.rnd.error(obs), expected)
-    torch.testing.assert_close(
-        agent.rnd.error(obs[:, None].expand(4, 2, -1, -1, -1, -1)), expected[:, None].expand(4, 2)
-    )
+    torch.testing.assert_close(agent.rnd.error(agent.rnd.inputs(obs)), expected)
     older = obs.clone()
     older[:, 0] = 0
-    torch.testing.assert_close(agent.rnd.error(older), expected)
+    torch.testing.assert_close(agent.rnd.error(agent.rnd.inputs(older)), expected)
+    agent.rnd.errors.update(expected)
+    bonus = (expected - expected.mean()) / expected.std(correction=0)
+    torch.testing.assert_close(agent.rnd.bonus(obs), bonus)
+    torch.testing.assert_close(agent.rnd.bonus(obs.view(2, 2, *obs.shape[1:])), bonus.view(2, 2))
 
 
 @pytest.mark.parametrize("conv", [False, True])

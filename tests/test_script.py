@@ -48,6 +48,7 @@ LOSSES = {
     "rnd_reward",
     "grad_norm",
     "values",
+    "state_std",
 }
 
 
