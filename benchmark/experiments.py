@@ -46,8 +46,8 @@ FULL = "--batch-size 512 --hidden-dim 256 --rnd-dim 512 --learning-rate 3e-4"
 RPG, RPG_PIXELS, RPG_MAZE = "rpg.py", "rpg_pixels.py", "rpg_maze.py"
 NO_Z = "--latent none"
 NO_RND = "--rnd-coef 0"
-DENSE_RPG = "--rnd-coef 0 --reward-scale 1 --latent categorical --learned-prior"
-DENSE_NO_Z = "--rnd-coef 0 --reward-scale 1 --latent none"
+DENSE_RPG = "--rnd-coef 0 --reward-scale 1 --alpha 1 --beta 0.1 --latent categorical --learned-prior"
+DENSE_NO_Z = "--rnd-coef 0 --reward-scale 1 --alpha 1 --latent none"
 
 M = 1_000_000
 
