@@ -2071,8 +2071,8 @@ def parse_args(
     try:
         saved = load_args(args.resume, args_class)
         args = parse_flags(args_class, script, description, saved)
-    except (OSError, ValueError, TypeError):
-        refuse(f"--resume {args.resume}: not the directory of a run (no args.json with just this script's flags)")
+    except (OSError, ValueError, TypeError) as error:
+        refuse(f"--resume {args.resume}: not the directory of a run of this script: {error}")
     for name in sorted((given & names) - set(changeable)):
         value, old = getattr(args, name), getattr(saved, name)
         if value != old:
@@ -2185,8 +2185,11 @@ def restore_rng(states: Sequence[Any]) -> None:
 def load_args(run_dir: Path, args_class: type) -> Any:
     """The Args of a run. Raises OSError if it has none, ValueError or TypeError if they are another script's."""
     saved = json.loads(Path(run_dir, "args.json").read_text(encoding="utf-8"))
-    if not isinstance(saved, dict) or saved.keys() != vars(args_class()).keys():
-        raise ValueError("the flags of another script or version")  # the missing ones would be today's defaults
+    if not isinstance(saved, dict):
+        raise ValueError("args.json holds no flags")
+    foreign = saved.keys() ^ vars(args_class()).keys()
+    if foreign:  # missing ones would be today's defaults
+        raise ValueError(f"args.json is of another script or version, by its {', '.join(sorted(foreign)[:4])}")
     for name, value in saved.items():
         if isinstance(value, list):
             saved[name] = tuple(value)

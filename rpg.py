@@ -14,7 +14,7 @@
 """Reparameterized Policy Gradient (RPG): Huang et al., Reparameterized Policy Learning for Multimodal Trajectory
 Optimization, ICML 2023. The whole algorithm, for state observations, is in this file; the environments are in envs.py.
 
-    python rpg.py --env-id metaworld-basketball --total-timesteps 2e6  # on a laptop: settings in README.md
+    python rpg.py --env-id metaworld-basketball --total-timesteps 2e6  # on a laptop: sizes in docs/speed.md
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
@@ -1003,7 +1003,7 @@ if __name__ == "__main__":
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
-        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
+        say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2; docs/speed.md: laptop sizes")
     if args.track:
         start_wandb(run_dir, args)
     try:

@@ -15,7 +15,7 @@
 for Multimodal Trajectory Optimization, ICML 2023. This is rpg.py with convolutional encoders, a replay of frames and
 RND on normalised pixels; `diff rpg.py rpg_pixels.py` shows all that is different.
 
-    python rpg_pixels.py --env-id block-push-pixels --total-timesteps 300000  # on a laptop: settings in README.md
+    python rpg_pixels.py --env-id block-push-pixels --total-timesteps 300000  # on a laptop: sizes in docs/speed.md
 
 A latent z ~ π(z|s₁) is drawn once an episode, actions from π(a|s,z). A GRU world model, learned without
 reconstruction (Eq. 4), is rolled out under the policy to estimate values (Eq. 3), and the policy climbs their
@@ -1083,7 +1083,7 @@ if __name__ == "__main__":
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
     if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
-        say("no GPU: less than 2 steps/s at these sizes; README.md: laptops")
+        say("no GPU: an update takes seconds at these sizes; docs/speed.md: laptop sizes")
     if args.track:
         start_wandb(run_dir, args)
     try:

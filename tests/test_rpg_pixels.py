@@ -80,8 +80,8 @@ MAIN = """
 +         agent = Agent(act_dim, latent_dim, args, device)
 -     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
 +     if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
--         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2 on idle cores; README.md: laptops")
-+         say("no GPU: less than 2 steps/s at these sizes; README.md: laptops")
+-         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2; docs/speed.md: laptop sizes")
++         say("no GPU: an update takes seconds at these sizes; docs/speed.md: laptop sizes")
 """
 
 
