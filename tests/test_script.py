@@ -470,7 +470,7 @@ def test_the_first_signal_ends_an_endless_evaluation_too(tmp_path):
         assert process.poll() is None
         process.send_signal(number)
     for number, process in processes.items():
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         summary = json.loads(out.splitlines()[-1])
         run_dir = tmp_path / number.name / summary["run_dir"]
         assert process.returncode == 0 and err == (
