@@ -2406,11 +2406,11 @@ class Speed:
         self._start = step, time.perf_counter()
 
     def sps(self, step: int) -> float | None:
-        """Steps a second since the start, None before there is a tenth of a second to measure."""
+        """Steps a second since the start, None before there are 20 ms to measure."""
         if self._start is None:
             return None
         seconds = time.perf_counter() - self._start[1]
-        if seconds < 0.1:
+        if seconds < 0.02:
             return None
         return (step - self._start[0]) / seconds
 

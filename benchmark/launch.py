@@ -101,7 +101,7 @@ def checkpoint_step(run_dir):
         return 0
     import torch  # takes seconds
 
-    try:
+    try:  # (envs.read_checkpoint checks every byte of a replay, too)
         return int(torch.load(path, "cpu", weights_only=True, mmap=True)["progress"][0])
     except Exception:  # whatever torch raises
         return 0

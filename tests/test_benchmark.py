@@ -348,7 +348,12 @@ def test_numbers_of_the_bandit():
         ("collect.py", ["foreign.csv", "runs/a"], "not a CSV of collect.py"),
         ("collect.py", ["t.csv", "runs/a", "--bad"], "--bad"),
         ("launch.py", [], "required"),
-        ("launch.py", ["button"], "metaworld-button-press-topdown, metaworld-button-press-topdown-wall"),
+        (
+            "launch.py",
+            ["button"],
+            "there is metaworld-button-press-topdown-pixels, metaworld-button-press-topdown, "
+            "metaworld-button-press-topdown-wall",
+        ),
         ("launch.py", ["adroit-dor"], "there is adroit-door"),
         ("launch.py", ["fig11", "--methods", "sac"], "has rpg, mbsac, nornd"),
         ("launch.py", ["fig11", "--jobs", "0"], "--jobs"),
