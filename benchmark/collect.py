@@ -143,11 +143,11 @@ def read_table(table):
     return rows
 
 
-def write_table(table, rows):
+def write_table(table, rows, header=HEADER):
     """A kill leaves the old file or the new one."""
     new = table.with_name(f"{table.name}.new")
     with open(new, "w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        writer = csv.DictWriter(file, header, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(new, table)

@@ -223,30 +223,35 @@ def play(agent, env, seed, z, greedy, render, every):
     return Episode(np.stack(states), frames, summary)
 
 
-def read_visits(script, run_dir, agent, env):
-    """What the replay of checkpoint.pt holds: (obs (n, D), features; t (n,) decisions since the episode's start; step
-    (n,) the environment step at which it was seen), oldest first, n at most POINTS."""
+def read_replay(script, run_dir, args, env):
+    """What checkpoint.pt of a run with these Args holds: its Replay; order (rows,), the indices of its rows from the
+    oldest to the newest; step (rows,), the environment step at which each was written."""
     state = envs.read_checkpoint(run_dir)
-    args = agent.args
     filled = int(state["replay"]["filled"])  # the rest of the ring is not needed here
     sizes = [env.action_space.shape[0], script.latent_size(args)]
     if not sees_images(env):  # a replay of images knows their size
         sizes.insert(0, env.observation_space.shape[0])
     replay = script.Replay(filled * args.num_envs, args.num_envs, *sizes, torch.device("cpu"))
     replay.load_state_dict(state["replay"])
-    global_step = state["progress"][0]
     order = (replay.head - filled + torch.arange(filled)) % filled
     last = replay.fields(replay.data).last[order]  # (rows, N)
     # A row counts one step for each environment that acted; where an episode had ended none did.
     steps_after = (last == 0).sum(1).flip(0).cumsum(0).flip(0)  # (rows,)
-    keep = slice(None, None, math.ceil(last.numel() / POINTS))
+    return replay, order, state["progress"][0] - steps_after
+
+
+def read_visits(script, run_dir, agent, env):
+    """States of the replay of checkpoint.pt: (obs (n, D), features; t (n,) decisions since the episode's start; step
+    (n,) the environment step at which it was seen), oldest first, n at most POINTS."""
+    args = agent.args
+    replay, order, step = read_replay(script, run_dir, args, env)
+    keep = slice(None, None, math.ceil(len(order) * args.num_envs / POINTS))
     obs, t = [], []
     for row in order[keep].split(ROWS):
         rows = replay.rows(*torch.broadcast_tensors(row[:, None], torch.arange(args.num_envs)))  # (ROWS, N, ·)
         obs.append(features(args.env_id, rows.obs.flatten(0, 1).numpy()))
         t.append(rows.t.flatten().numpy())
-    step = (global_step - steps_after)[keep].repeat_interleave(args.num_envs)
-    return np.concatenate(obs), np.concatenate(t), step.numpy()
+    return np.concatenate(obs), np.concatenate(t), step[keep].repeat_interleave(args.num_envs).numpy()
 
 
 def draw(episodes, names, colours, visits, panels, title):

@@ -27,6 +27,7 @@ import launch  # noqa: E402
 import maze  # noqa: E402
 import maze_bonus  # noqa: E402
 import modes  # noqa: E402
+import optima  # noqa: E402
 import plot  # noqa: E402
 import smoke  # noqa: E402
 import soak  # noqa: E402
@@ -378,6 +379,9 @@ def test_numbers_of_the_bandit():
         ("maze.py", ["--beside"], "--beside"),
         ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
+        ("optima.py", [], "required"),
+        ("optima.py", ["new.csv", "runs/maze"], "no run of cabinet-dense or ant-push"),
+        ("optima.py", ["foreign.csv"], "not a CSV of optima.py"),
         ("smoke.py", ["no-such-env"], "known are"),
         ("speed.py", ["--batch-size", "0"], "at least 1"),
         ("torture.py", ["--kills", "0"], "--kills"),
@@ -511,6 +515,39 @@ def test_visited_states_and_when(tmp_path, monkeypatch):
     monkeypatch.setattr(modes, "POINTS", 20)
     fewer, *_ = modes.read_visits(rpg, tmp_path / "run", agent, env)
     assert 10 <= len(fewer) <= 20
+
+
+# --- optima.py
+
+
+def test_optima_of_states():
+    """Doors open by 0.9 of 1.57 rad; the block 2 m further than at rest, at y = 8 m; the ant within 5 m of (0, 19)."""
+    obs = np.zeros((4, 37), np.float32)
+    obs[:, 3:5] = [[1.42, 0.0], [1.42, 1.42], [0.0, 1.42], [1.40, 1.40]]
+    local, best = optima.doors(obs)
+    assert local.tolist() == [True, False, False, False] and best.tolist() == [False, True, True, False]
+    obs = np.zeros((4, 33), np.float32)
+    obs[:, :2] = [[0.0, 10.0], [0.0, 10.0], [0.0, 14.1], [3.0, 23.1]]
+    obs[:, -2] = [10.1, 9.9, 10.1, 8.0]
+    local, best = optima.block(obs)
+    assert local.tolist() == [True, False, False, False] and best.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("latent", ["categorical", "none"])
+def test_optima_of_a_run(tmp_path, monkeypatch, latent):
+    """Six episodes in two environments, of which the first environment's are in the better optimum; all z are 0."""
+    monkeypatch.setitem(
+        optima.TASKS, "toy_envs:Toy-v0", optima.Optima("-", "+", lambda obs: (obs.T[0] < 0, obs.T[0] > 0))
+    )
+    monkeypatch.setattr(optima, "EVERY", 40)
+    make_agent(tmp_path / "run", latent=latent)
+    rows = optima.count(tmp_path / "run")
+    first = "0" if latent == "categorical" else ""
+    ends = [(row["step"], row["z"], row["episodes"], row["local"], row["best"]) for row in rows]
+    assert ends == [("40", first, "4", "0.5", "0.5"), ("80", first, "4", "0.5", "0.5")]  # `save` ends two more
+    optima.draw("toy_envs:Toy-v0", rows).savefig(tmp_path / "p.png")
+    picture = imageio.v3.imread(tmp_path / "p.png")
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 50
 
 
 @pytest.mark.parametrize("env_id", [*envs.TASKS, "metaworld-basketball"])
