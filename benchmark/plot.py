@@ -73,15 +73,19 @@ def curves_of(rows):
 
 
 def hours_per_million(rows):
-    """{method: hours of a million environment steps}, over all its runs; those without hours are left out."""
+    """{method: (least, most)}: hours of a million environment steps, of each task over all its runs; those without
+    hours are left out."""
     ends = {}  # run -> (step, hours)
     for row in rows:
         if row.get("hours"):
             ends[row["method"], row["env_id"], row["options"], row["seed"]] = int(row["step"]), float(row["hours"])
     totals = defaultdict(lambda: np.zeros(2))
-    for (method, *_), end in ends.items():
-        totals[method] += end
-    return {method: 1e6 * hours / steps for method, (steps, hours) in totals.items()}
+    for (*task, _), end in ends.items():
+        totals[tuple(task)] += end
+    found = defaultdict(list)
+    for (method, *_), (steps, hours) in totals.items():
+        found[method].append(1e6 * hours / steps)
+    return {method: (min(hours), max(hours)) for method, hours in found.items()}
 
 
 def mean_curve(seeds):
@@ -170,8 +174,11 @@ def rates(hours):
     """`hours`, as by hours_per_million, in words; "" if there are none."""
     if not hours:
         return ""
-    words = [f"{LABELS.get(method, method)} {hours[method]:.1f}" for method in in_order(hours)]
-    return f"Hours per million steps on the machine that was used: {', '.join(words)}."
+    words = []
+    for method in in_order(hours):
+        least, most = (f"{number:.1f}" for number in hours[method])
+        words.append(f"{LABELS.get(method, method)} {least if least == most else f'{least} to {most}'}")
+    return f"Hours per million steps, by task, on the machine that was used: {', '.join(words)}."
 
 
 def draw(curves, keys, paper, hours):

@@ -236,7 +236,7 @@ def test_one_legend_in_one_order():
     }
     keys = dict.fromkeys(curves, "success_final") | {("third", "an-option"): "return"}
     paper, _ = plot.curves_of(plot.read(plot.PAPER))
-    figure = plot.draw(curves, keys, paper, {"zeta": 1.234, "rpg": 2.0})
+    figure = plot.draw(curves, keys, paper, {"zeta": (1.234, 1.234), "rpg": (1.0, 2.0)})
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "RPG (1 to 2 seeds)",
@@ -249,7 +249,7 @@ def test_one_legend_in_one_order():
     ]
     note = " ".join(legend.get_title().get_text().split())
     assert "two simulator calls each in Meta-World and Adroit" in note
-    assert note.endswith("Hours per million steps on the machine that was used: RPG 2.0, zeta 1.2.")
+    assert note.endswith("Hours per million steps, by task, on the machine that was used: RPG 1.0 to 2.0, zeta 1.2.")
     panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
     assert list(panels) == ["adroit-door", "other", "third an-option"]
     assert not any(axis.get_legend() for axis in figure.axes)
@@ -300,7 +300,9 @@ def test_table_of_runs():
         "| 0.62 [0.40, 0.85] at 2k | 150k, –, –, 0.55 at 300k |",
         "| f | m | 1 |  |  |  |  | 7 at 0.001k |  |  |",
     ]
-    assert plot.hours_per_million(rows) == {"m": pytest.approx(2000)}
+    assert plot.hours_per_million(rows) == {"m": (pytest.approx(2000), pytest.approx(2000))}
+    rows.append(dict(zip(collect.HEADER, ["e", "p", "m", "2", "1000", "1", "1", "7", "", "5"])))
+    assert plot.rates(plot.hours_per_million(rows)).endswith("was used: m 2000.0 to 5000.0.")
 
 
 def test_the_papers_figures():
