@@ -15,6 +15,7 @@ modes.mp4: the episodes side by side, each in a frame of its z's colour; left ou
 
 import argparse
 import contextlib
+import functools
 import importlib
 import math
 import sys
@@ -78,6 +79,8 @@ METAWORLD_PATHS = [
     ("object, from above", (4, 5), XY, SCALED),
     ("object, from the side", (5, 6), YZ, SCALED),
 ]
+
+BLOCK_GOALS = {"block 1": 0, "block 2": 1, "block": 0}  # title of a panel -> which of envs.BLOCK_GOALS is its goal
 
 
 class Panel(NamedTuple):
@@ -254,8 +257,29 @@ def read_visits(script, run_dir, agent, env):
     return np.concatenate(obs), np.concatenate(t), step[keep].repeat_interleave(args.num_envs).numpy()
 
 
-def draw(episodes, names, colours, visits, panels, title):
-    """The figure. episodes, names, colours (K, 4): one a z; visits: as `read_visits` returns them, or None."""
+def landmarks_of(env_id, env_options, title):
+    """Patches for a panel: around the goal, where it has one place, the circle in which it is reached; the ant's
+    walls."""
+
+    def goal(place, radius):
+        return plt.Circle(place, radius, fill=False, color="green", linestyle="--")
+
+    if env_id in BLOCKS and title in BLOCK_GOALS and not env_options:
+        return [goal(envs.BLOCK_GOALS[BLOCK_GOALS[title]], envs.BLOCK_TOLERANCE)]
+    if title != "ant, from above":
+        return []
+    found = [goal(envs.ANT_GOAL, envs.ANT_GOAL_RADIUS)]
+    for row, cells in enumerate(envs.ANT_MAZE):
+        for column, cell in enumerate(cells):
+            if cell == "#":
+                corner = (column - 2.5) * envs.ANT_CELL, (row - 1.5) * envs.ANT_CELL
+                found.append(plt.Rectangle(corner, envs.ANT_CELL, envs.ANT_CELL, color="lightgrey"))
+    return found
+
+
+def draw(episodes, names, colours, visits, panels, landmarks, title):
+    """The figure. episodes, names, colours (K, 4): one a z; visits: as `read_visits` returns them, or None; landmarks:
+    title of a panel → what lies behind its states."""
     rows = 2 if visits else 1
     figure = plt.figure(figsize=(3.7 * len(panels) + 3.6, 3.6 * rows + 0.5), layout="constrained")
     grid = figure.add_gridspec(rows, len(panels) + 1, width_ratios=[1.0] * len(panels) + [0.7])
@@ -290,6 +314,8 @@ def draw(episodes, names, colours, visits, panels, title):
             axis.set_ylabel(panel.labels[1])
             axis.locator_params(nbins=6)
             axis.grid(alpha=0.3)
+            for patch in landmarks(panel.title):
+                axis.add_patch(patch).set_zorder(0)
             if panel.equal:
                 axis.set_aspect("equal")
     if points is not None:
@@ -438,7 +464,8 @@ def main():
     colours = matplotlib.colormaps["turbo"](np.linspace(0.04, 0.96, len(z)))
     what = f"{len(z)} z, mean actions" if greedy else f"no latent: {len(z)} episodes of sampled actions, noise alone"
     title = [agent.args.env_id, args.run_dir.resolve().name, f"{what}, from one start state (×: seed {args.seed})"]
-    figure = draw(episodes, names, colours, visits, panels, "\n".join(title).replace("$", r"\$"))
+    landmarks = functools.partial(landmarks_of, agent.args.env_id, agent.args.env_options)
+    figure = draw(episodes, names, colours, visits, panels, landmarks, "\n".join(title).replace("$", r"\$"))
     try:
         figure.savefig(args.out / "modes.png", dpi=110)
         print(args.out / "modes.png")

@@ -584,6 +584,20 @@ def test_panels_show_what_they_say(env_id):
     env.close()
 
 
+def test_landmarks():
+    """A goal that moves has no place to draw; the ant starts outside its walls, and they leave the goal's room open."""
+    (goal,) = modes.landmarks_of("block-push", (), "block 2")
+    assert goal.center == (0.0, 1.4) and goal.radius == 0.2
+    assert modes.landmarks_of("block-push", (), "pusher") == []
+    assert modes.landmarks_of("block-push", ("random-blocks",), "block 2") == []
+    goal, *walls = modes.landmarks_of("ant-push", (), "ant, from above")
+    assert goal.center == (0.0, 19.0) and goal.radius == 5.0
+    model = envs.make_env("ant-push").unwrapped.model  # a wall is a fixed box
+    boxes = {tuple(model.geom_pos[i, :2]) for i in range(model.ngeom) if model.geom_bodyid[i] == 0}
+    boxes &= {tuple(model.geom_pos[i, :2]) for i in range(model.ngeom) if model.geom_size[i, 0] == 4.0}
+    assert {(wall.get_x() + 4.0, wall.get_y() + 4.0) for wall in walls} == boxes and len(walls) > 10
+
+
 def test_panels_of_other_environments():
     rng = np.random.default_rng(0)
     line = rng.standard_normal(200)
