@@ -133,7 +133,6 @@ class Args:
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
     beta: float = 0.005  # β, weight of log p(z|s,a) in the reward (paper Table 1; 0.001 to 0.01 works)
-    z_baseline: bool = False  # leave the term of z alone out of β log p(z|s,a): Posterior.baseline (paper: it stays)
     posterior_std: float = 0.38  # standard deviation of the Gaussian p(z|s,a) (paper Table 1)
     alpha: float = 0.01  # α, weight of the action entropy: fixed, or --autotune's first value (paper Table 1)
     autotune: bool = True  # tune α so that the entropy of π(a|s,z) approaches −|A| (paper Table 1)
@@ -211,13 +210,9 @@ def check_args(args, given):
             refuse(f"--{name.replace('_', '-')}: no effect with {setting}")
 
     if args.latent == "none":
-        idle({"latent_dim", "beta", "z_baseline", "posterior_std", "learned_prior"}, "--latent none")
+        idle({"latent_dim", "beta", "posterior_std", "learned_prior"}, "--latent none")
     if args.latent == "categorical":
         idle({"posterior_std"}, "--latent categorical")
-    if args.beta == 0:
-        idle({"z_baseline"}, "--beta 0")
-    if args.learned_prior and args.z_baseline:
-        refuse("--z-baseline: with --learned-prior the term of z alone says which z is likely, and has to stay")
     if not args.learned_prior:
         idle({"prior_decay_start", "prior_decay_end"}, "no --learned-prior")
     if args.rnd_coef == 0:
@@ -396,7 +391,6 @@ class Posterior(nn.Module):
         super().__init__()
         self.categorical = args.latent == "categorical"
         self.log_std = math.log(args.posterior_std)
-        self.z_baseline = args.z_baseline
         self.net = mlp(args.state_dim + act_dim, args.hidden_dim, latent_dim)  # logits, or the mean
 
     def log_prob(self, s, a, z):
@@ -405,17 +399,6 @@ class Posterior(nn.Module):
         if self.categorical:
             return (z * out.log_softmax(-1)).sum(-1)
         return normal_log_prob(z, out, torch.full_like(out, self.log_std))
-
-    def baseline(self, z):
-        """log p(z|s,a) where (s, a) tell nothing (uniform, or mean 0): z (..., Z) → (...); 0 if --z-baseline is off.
-        π(z|s₁) is fixed and no episode terminates, so a term of z alone in each reward shifts V by a number of z and
-        moves no optimum. But this one is −41 on average (Gaussian z, 12 dimensions), and V would spend itself on
-        learning its sum."""
-        if not self.z_baseline:
-            return torch.zeros_like(z[..., 0])
-        if self.categorical:
-            return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
-        return normal_log_prob(z, torch.zeros_like(z), torch.full_like(z, self.log_std))
 
 
 class Moments(nn.Module):
@@ -623,9 +606,9 @@ def value_estimate(model, policy, posterior, s, z, alpha, args, twins):
         s = next_s
     states, actions, e, logp_a, next_s = (torch.stack(steps) for steps in zip(*rollout))  # (H, B, ·)
     z = z.expand(args.horizon, *z.shape)  # (H, B, Z)
-    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3, less a baseline
+    r_elbo = -alpha * logp_a  # r′_t = −α log π(a_t|s_t,z) + β log p(z|s_t,a_t), Sec. 4.3
     if posterior is not None:
-        r_elbo = r_elbo + args.beta * (posterior.log_prob(states, actions, z) - posterior.baseline(z))
+        r_elbo = r_elbo + args.beta * posterior.log_prob(states, actions, z)
     v_est = mean_k_step_value(model.reward(next_s, e) + r_elbo, model.value(next_s, z, twins), args.gamma)
     return v_est, states, actions, logp_a
 
@@ -817,8 +800,7 @@ class Agent(nn.Module):
                 info_loss.backward()
                 clip_grad_norm_(self.posterior.parameters(), args.max_grad_norm)
                 self.posterior_optimizer.step()
-                info = -info_loss - self.posterior.baseline(states.z).mean()
-                logs |= {"info_loss": info_loss, "info_reward": args.beta * info}
+                logs |= {"info_loss": info_loss, "info_reward": -args.beta * info_loss}
 
             # π(z|s₁)
             if args.learned_prior:

@@ -1419,8 +1419,6 @@ BAD = [
     }.items()
     for value in values
 ] + [
-    ({"z_baseline": True, "learned_prior": True, "latent": "categorical"}, set(), "--z-baseline"),
-    ({"z_baseline": True, "beta": 0.0}, {"z_baseline"}, "--z-baseline"),
     ({"gamma": 1.01}, set(), "--gamma"),
     ({"tau": 1.01}, set(), "--tau"),
     ({"batch_size": 1001}, set(), "--learning-starts 1000"),

@@ -355,7 +355,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path):
     "flags",
     [
         "--latent none --no-rnd-normalize-obs",
-        "--latent categorical --rnd-conv --z-baseline --random-shift",
+        "--latent categorical --rnd-conv --random-shift",
         "--latent categorical --learned-prior --rnd-coef 0",
         "--env-id toy_envs:Toy-v0 --rnd-conv --no-rnd-normalize-obs --num-envs 1",
     ],
