@@ -182,7 +182,7 @@ def draw(env_id, rows):
         Patch(facecolor="white", edgecolor="black", label="neither"),
         Patch(facecolor=NO_EPISODE, label="no episode"),
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, 2 * len(seeds)), frameon=False, fontsize=9)
     figure.suptitle(f"{env_id}: what the training episodes of each z end in", fontsize=11)
     return figure
 
