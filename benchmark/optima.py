@@ -14,7 +14,6 @@ prior_entropy (of π(z|s₁), nats, its mean over these steps; empty without a l
 
 import argparse
 import csv
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -81,7 +80,8 @@ def prior_entropy(run_dir):
 
 
 def end_of_bin(step):
-    return math.ceil(step / EVERY) * EVERY
+    """Of a step, or of each in an array."""
+    return -(-step // EVERY) * EVERY
 
 
 def count(run_dir):
@@ -95,18 +95,19 @@ def count(run_dir):
     row, num = torch.nonzero(replay.fields(replay.data).last[order], as_tuple=True)  # of the episodes' last states
     ends = replay.rows(order[row], num)
     local, best = TASKS[args.env_id].of(ends.obs.numpy())
-    bins = np.ceil(step[row].numpy() / EVERY).astype(int) * EVERY
-    category = ends.z.argmax(-1).numpy() if args.latent == "categorical" else np.zeros(len(bins), int)
-    entropy = prior_entropy(run_dir)
+    bins = end_of_bin(step[row].numpy())
+    categorical = args.latent == "categorical"
+    category = ends.z.argmax(-1).numpy() if categorical else np.zeros(len(bins), int)
+    entropy, commit = prior_entropy(run_dir), read_commit(run_dir)
     rows = []
     for end in np.unique(bins):
         for z in np.unique(category):
             chosen = (bins == end) & (category == z)
             if not chosen.any():
                 continue
-            values = [args.env_id, args.exp_name, args.seed, end, z if args.latent == "categorical" else ""]
+            values = [args.env_id, args.exp_name, args.seed, end, z if categorical else ""]
             values += [chosen.sum(), round(local[chosen].mean(), 4), round(best[chosen].mean(), 4)]
-            values += [round(entropy[end], 4) if end in entropy else "", read_commit(run_dir)]
+            values += [round(entropy[end], 4) if end in entropy else "", commit]
             rows.append({name: str(value) for name, value in zip(HEADER, values)})
     return rows
 

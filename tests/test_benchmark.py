@@ -585,7 +585,7 @@ def test_panels_show_what_they_say(env_id):
 
 
 def test_landmarks():
-    """A goal that moves has no place to draw; the ant starts outside its walls, and they leave the goal's room open."""
+    """A goal that moves has no place to draw; the ant's walls are the simulator's."""
     (goal,) = modes.landmarks_of("block-push", (), "block 2")
     assert goal.center == (0.0, 1.4) and goal.radius == 0.2
     assert modes.landmarks_of("block-push", (), "pusher") == []
