@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_script
+from solutions import drag
 from torch.utils.tensorboard import SummaryWriter
 
 import envs
@@ -21,6 +22,7 @@ import rpg
 import rpg_maze
 
 sys.path.insert(0, str(ROOT / "benchmark"))
+import ant_gamma  # noqa: E402
 import collect  # noqa: E402
 import experiments  # noqa: E402
 import launch  # noqa: E402
@@ -321,11 +323,12 @@ def test_the_papers_figures():
                 assert step is None or float(text[:-1]) * 1000 == pytest.approx(step, rel=0.05), (e, text)
 
 
-@pytest.mark.parametrize("command", re.findall(r"^`python (benchmark/plot\.py .* --table)` prints$", RESULTS, re.M))
+@pytest.mark.parametrize("command", re.findall(r"^`python (benchmark/.*)` prints$", RESULTS, re.M))
 def test_numbers_of_the_documentation(tmp_path, command):
     """What docs/results.md shows below a command is what the command prints."""
-    script, table, *flags = command.split()
-    code, out, err = run_script(tmp_path, script, ROOT / table, *flags)
+    script, *arguments = command.split()
+    arguments = [ROOT / argument if argument.endswith(".csv") else argument for argument in arguments]
+    code, out, err = run_script(tmp_path, script, *arguments)
     assert code == 0 and f"`python {command}` prints\n\n{out}\n" in RESULTS, err
 
 
@@ -381,6 +384,7 @@ def test_numbers_of_the_bandit():
         ("maze.py", ["--beside"], "--beside"),
         ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
+        ("ant_gamma.py", ["0.99"], "0.99"),
         ("optima.py", [], "required"),
         ("optima.py", ["new.csv", "runs/maze"], "no run of cabinet-dense or ant-push"),
         ("optima.py", ["foreign.csv"], "not a CSV of optima.py"),
@@ -517,6 +521,39 @@ def test_visited_states_and_when(tmp_path, monkeypatch):
     monkeypatch.setattr(modes, "POINTS", 20)
     fewer, *_ = modes.read_visits(rpg, tmp_path / "run", agent, env)
     assert 10 <= len(fewer) <= 20
+
+
+# --- ant_gamma.py
+
+
+def test_value_of_a_way_by_steps():
+    """A way's value, place by place: the speed is kept around corners, the time limit bootstraps."""
+    way, speed, gamma = [(0.0, 0.0), (3.0, 4.0), (3.0, 10.0)], 0.7, 0.98
+    place, ahead, total, rewards = np.zeros(2), way[1:], 0.0, []
+    for _ in range(400):
+        left = 0.1 * speed
+        while left > 0.0 and ahead:
+            gap = math.dist(place, ahead[0])
+            place = place + (np.array(ahead[0]) - place) * min(1.0, left / gap)
+            left -= gap
+            if left >= 0.0:
+                ahead = ahead[1:]
+        rewards.append(-0.1 * math.dist(place, envs.ANT_GOAL))
+    for reward in reversed(rewards + [rewards[-1]] * 2000):
+        total = reward + gamma * total
+    assert ant_gamma.value(way, speed, gamma) == pytest.approx(total, rel=1e-9)
+    assert ant_gamma.value(way, speed, 1.0) == pytest.approx(sum(rewards), rel=1e-9)
+
+
+def test_ways_of_an_ant_that_is_dragged():
+    """In the simulator, too, γ decides at 1.3 m/s which way is worth more, and the way around leads to the room."""
+    for gamma, best in ((0.99, ant_gamma.AHEAD), (0.998, ant_gamma.AROUND)):
+        values = {}
+        for way in (ant_gamma.AHEAD, ant_gamma.AROUND):
+            rewards, successes, _, _ = drag(way[1:], speed=1.3)
+            assert successes[-1] == (way is ant_gamma.AROUND)
+            values[way] = gamma ** np.arange(400) @ rewards + gamma**400 / (1.0 - gamma) * rewards[-1]
+        assert max(values, key=values.get) is best, gamma
 
 
 # --- optima.py
