@@ -84,8 +84,8 @@ ROWS = [
     ("fig7", "adroit-hammer", "mbsac", RPG, NO_Z, SPARSE, 400_000, "", 2 * M, 506_000, 1_337_000, 0.86),
     ("fig7", "adroit-hammer", "nornd", RPG, NO_RND, SMALL, 400_000, "", 2 * M),
 
-    ("fig6", "cabinet-dense", "rpg", RPG, DENSE_RPG, DENSE, 450_000, "", 800_000, 379_000, 402_000, 0.98),
-    ("fig6", "cabinet-dense", "mbsac", RPG, DENSE_NO_Z, DENSE, 450_000, "", 800_000, None, None, 0.17),
+    ("fig6", "cabinet-dense", "rpg", RPG, DENSE_RPG, DENSE, 400_000, "", 800_000, 379_000, 402_000, 0.98),
+    ("fig6", "cabinet-dense", "mbsac", RPG, DENSE_NO_Z, DENSE, 400_000, "", 800_000, None, None, 0.17),
     ("fig6", "ant-push", "rpg", RPG, DENSE_RPG, DENSE, 600_000, "", M, 551_000, None, 0.72),
     ("fig6", "ant-push", "mbsac", RPG, DENSE_NO_Z, DENSE, 600_000, "", M, None, None, 0.23),
 
