@@ -23,7 +23,7 @@ AHEAD = ((0.0, 0.0), (0.0, 11.5))  # m; there the block, in the room's entrance,
 AROUND = ((0.0, 0.0), (-6.0, 3.0), (-6.5, 8.0), (-1.5, 8.5), (-1.5, 14.0), ANT_GOAL)
 GAMMAS = (0.99, 0.995, 0.998, 1.0)
 SPEEDS = np.arange(0.2, 5.0, 0.05)  # m/s
-SHOWN = (0.5, 1.0, 2.0)  # m/s
+SHOWN = (0.5, 0.8, 2.0)  # m/s
 
 
 def walk(way, speed):
