@@ -4,8 +4,8 @@
     python benchmark/optima.py benchmark/results/optima.csv                         # only draws
 
 The two dense tasks of the paper's Fig. 6 have a local optimum: in cabinet-dense the nearer, left door; in ant-push the
-block pushed forward, which closes the way to the upper room. Counted are the last states of all episodes in the replay
-of a run's newest checkpoint.
+block pushed forward, which closes the way to the upper room. Counted are the last states of the whole episodes in the
+replay of a run's newest checkpoint, not of those that a checkpoint cut short.
 
 Columns of the CSV: env_id, method (the run's --exp-name), seed, step (the end of EVERY steps), z (its category; empty
 without a categorical z), episodes (that ended in these steps), local and best (shares of these in either optimum),
@@ -92,7 +92,10 @@ def count(run_dir):
     env = envs.make_env(args.env_id, 0)
     replay, order, step = read_replay(rpg, run_dir, args, env)
     env.close()
-    row, num = torch.nonzero(replay.fields(replay.data).last[order], as_tuple=True)  # of the episodes' last states
+    rows_in_order = replay.fields(replay.data[order])
+    length = rows_in_order.t.max()  # of an episode: these tasks end by their time limits alone
+    whole = (rows_in_order.last == 1) & (rows_in_order.t == length)
+    row, num = torch.nonzero(whole, as_tuple=True)
     ends = replay.rows(order[row], num)
     local, best = TASKS[args.env_id].of(ends.obs.numpy())
     bins = end_of_bin(step[row].numpy())

@@ -384,7 +384,7 @@ def test_numbers_of_the_bandit():
         ("maze.py", ["--beside"], "--beside"),
         ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
-        ("ant_gamma.py", ["0.99"], "0.99"),
+        ("ant_gamma.py", ["--gamma", "0.99"], "--gamma"),
         ("optima.py", [], "required"),
         ("optima.py", ["new.csv", "runs/maze"], "no run of cabinet-dense or ant-push"),
         ("optima.py", ["foreign.csv"], "not a CSV of optima.py"),
@@ -451,7 +451,7 @@ def make_agent(run_dir, **changes):
         )
     run_dir.mkdir(parents=True)
     (run_dir / "args.json").write_text(json.dumps(vars(args)))
-    rpg.save(run_dir, agent, replay, obs.numpy(), torch.zeros(2, latent_dim), zeros + 11, (60, 0, 6, [], False))
+    rpg.save(run_dir, agent, replay, obs.numpy(), torch.zeros(2, latent_dim), zeros, (60, 0, 6, [], False))
     return agent, replay
 
 
@@ -527,10 +527,10 @@ def test_visited_states_and_when(tmp_path, monkeypatch):
 
 
 def test_value_of_a_way_by_steps():
-    """A way's value, place by place: the speed is kept around corners, the time limit bootstraps."""
-    way, speed, gamma = [(0.0, 0.0), (3.0, 4.0), (3.0, 10.0)], 0.7, 0.98
+    """A way's value, place by place: the speed is kept around corners, and the walk goes on after the time limit."""
+    way, speed, gamma = [(0.0, 0.0), (3.0, 4.0), (3.0, 10.0)], 0.2, 0.99
     place, ahead, total, rewards = np.zeros(2), way[1:], 0.0, []
-    for _ in range(400):
+    for _ in range(3000):
         left = 0.1 * speed
         while left > 0.0 and ahead:
             gap = math.dist(place, ahead[0])
@@ -539,10 +539,30 @@ def test_value_of_a_way_by_steps():
             if left >= 0.0:
                 ahead = ahead[1:]
         rewards.append(-0.1 * math.dist(place, envs.ANT_GOAL))
-    for reward in reversed(rewards + [rewards[-1]] * 2000):
+    for reward in reversed(rewards):
         total = reward + gamma * total
     assert ant_gamma.value(way, speed, gamma) == pytest.approx(total, rel=1e-9)
-    assert ant_gamma.value(way, speed, 1.0) == pytest.approx(sum(rewards), rel=1e-9)
+    assert ant_gamma.value(way, speed, 1.0) == pytest.approx(sum(rewards[:400]), rel=1e-9)
+
+
+def test_speed_of_ants_in_a_replay(tmp_path, monkeypatch):
+    """Of two environments one passes y = 9 m at decision 120, 90, 60, the other never; a checkpoint cuts the last."""
+    args = rpg.Args(env_id="ant-push", num_envs=2, buffer_size=4000, learned_prior=False, latent="none")
+    agent = rpg.Agent(33, 0, 8, 0, args, torch.device("cpu"))
+    replay = rpg.Replay(4000, 2, 33, 8, 0, torch.device("cpu"))
+    zeros = np.zeros(2)
+    obs = torch.zeros(2, 33)
+    for decision in (120, 90, 60, 30):
+        for t in range(401 if decision > 30 else 200):
+            obs[0, 1] = 9.0 * (t >= decision)
+            replay.add(obs, torch.zeros(2, 8), torch.zeros(2, 0), zeros, zeros, last=zeros + (t == 400), t=zeros + t)
+    (tmp_path / "args.json").write_text(json.dumps(vars(args)))
+    rpg.save(tmp_path, agent, replay, obs.numpy(), torch.zeros(2, 0), zeros + 200, (2800, 0, 6, [], False))
+    speed, passed, episodes = ant_gamma.speed_ahead(tmp_path)
+    assert (round(speed, 6), passed, episodes) == (1.0, 3, 6)
+    monkeypatch.setattr(ant_gamma, "EPISODES", 4)
+    speed, passed, episodes = ant_gamma.speed_ahead(tmp_path)
+    assert (round(speed, 6), passed, episodes) == (1.25, 2, 4)
 
 
 def test_ways_of_an_ant_that_is_dragged():
@@ -574,7 +594,8 @@ def test_optima_of_states():
 
 @pytest.mark.parametrize("latent", ["categorical", "none"])
 def test_optima_of_a_run(tmp_path, monkeypatch, latent):
-    """Six episodes in two environments, of which the first environment's are in the better optimum; all z are 0."""
+    """Six episodes in two environments, of which the first environment's are in the better optimum; all z are 0. The
+    two that `save` ends do not count."""
     monkeypatch.setitem(
         optima.TASKS, "toy_envs:Toy-v0", optima.Optima("-", "+", lambda obs: (obs.T[0] < 0, obs.T[0] > 0))
     )
@@ -583,7 +604,7 @@ def test_optima_of_a_run(tmp_path, monkeypatch, latent):
     rows = optima.count(tmp_path / "run")
     first = "0" if latent == "categorical" else ""
     ends = [(row["step"], row["z"], row["episodes"], row["local"], row["best"]) for row in rows]
-    assert ends == [("40", first, "4", "0.5", "0.5"), ("80", first, "4", "0.5", "0.5")]  # `save` ends two more
+    assert ends == [("40", first, "4", "0.5", "0.5"), ("80", first, "2", "0.5", "0.5")]
     optima.draw("toy_envs:Toy-v0", rows).savefig(tmp_path / "p.png")
     picture = imageio.v3.imread(tmp_path / "p.png")
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 50
