@@ -214,7 +214,10 @@ def main():
             print(f"{run_dir} skipped: {error}")
             continue
         if name in directories:
-            print(f"{directories[name]} is replaced by {run_dir}: the same environment, options, --exp-name and seed")
+            what = f"{directories[name]} and {run_dir}: the same environment, options, --exp-name and seed"
+            if flags_hash(flags[name]) != flags_hash(run_args):
+                refuse(f"{what}, but other flags: leave one of them out")
+            print(f"{what}; the second replaces the first")
         flags[name], directories[name] = run_args, run_dir
         rows = [row for row in rows if tuple(row[key] for key in RUN) != name]
         for point in points:

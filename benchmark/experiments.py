@@ -101,7 +101,7 @@ ROWS = [
     ("fig12", "Humanoid-v5", "rpg", RPG, DENSE_RPG, DENSE, 300_000, "", M, None, None, 5_222),
 
     # Fig. 8: coverage of the maze; benchmark/maze.py draws it. small-replay is the paper's "No buffer"; it has no
-    # small-buffer and no-buffer (RND's window alone) and no no-normalisation.
+    # rnd-window-2000 and rnd-window-250 (RND's window alone) and no no-normalisation.
     ("fig8", "maze", "ours", RPG_MAZE, "", MAZE, 250_000, FULL, 250_000, 41_000, 143_000, 0.92),
     ("fig8", "maze", "none", RPG_MAZE, NO_Z, MAZE, 250_000, FULL, 250_000, 104_000, None, 0.66),
     ("fig8", "maze", "categorical", RPG_MAZE, "--latent categorical", MAZE, 100_000, FULL, 250_000, 47_000, None, 0.79),
@@ -114,8 +114,8 @@ ROWS = [
     ("fig8", "maze", "d-1", RPG_MAZE, "--latent-dim 1", MAZE, 100_000, FULL, 250_000, 76_000, None, 0.73),
     ("fig8", "maze", "no-encoding", RPG_MAZE, "--num-frequencies 0", MAZE, 100_000, FULL, 250_000, None, None, 0.44),
     ("fig8", "maze", "small-replay", RPG_MAZE, "--buffer-size 2000", MAZE, 100_000, FULL, 250_000, None, None, 0.40),
-    ("fig8", "maze", "small-buffer", RPG_MAZE, "--rnd-buffer-size 2000", MAZE, 100_000, FULL, 250_000),
-    ("fig8", "maze", "no-buffer", RPG_MAZE, "--rnd-buffer-size 250", MAZE, 100_000, FULL, 250_000),
+    ("fig8", "maze", "rnd-window-2000", RPG_MAZE, "--rnd-buffer-size 2000", MAZE, 100_000, FULL, 250_000),
+    ("fig8", "maze", "rnd-window-250", RPG_MAZE, "--rnd-buffer-size 250", MAZE, 100_000, FULL, 250_000),
     ("fig8", "maze", "no-normalisation", RPG_MAZE, "--no-rnd-normalize", MAZE, 100_000, FULL, 250_000),
     ("fig8", "maze", "gmm", RPG_MAZE, f"{NO_Z} --policy gmm", MAZE, 100_000, FULL, 250_000, None, None, 0.46),
     ("fig8", "maze", "flow", RPG_MAZE, f"{NO_Z} --policy flow", MAZE, 100_000, FULL, 250_000, None, None, 0.37),

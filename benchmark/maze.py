@@ -43,15 +43,17 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
         "ours": "Ours",
         "no-encoding": "No embedding",
         "small-replay": "No buffer",  # --buffer-size 2000 for everything, as in the official code
-        "small-buffer": None,  # RND's window alone: the newest 2000 transitions,
-        "no-buffer": None,  # or 250
+        "rnd-window-2000": None,  # --rnd-buffer-size
+        "rnd-window-250": None,
         "no-normalisation": None,
     },
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
-    "ours, not in the paper: with and without baseline": dict.fromkeys(
+    "not in the paper: the baseline": dict.fromkeys(
         ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")
     ),
 }
+
+FIXED = {"ours": "black", "none": "tab:blue"}  # colours of the curves that stand in several panels
 
 
 def panel_letter(title):
@@ -123,9 +125,12 @@ def draw_curve(axis, runs, colour, label):
 def draw(ours, paper):
     """Write maze.png, from curves as `read` gives them: the panels of Fig. 8 and one for our own choices; ours solid,
     the paper's dashed."""
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(13, 9.5), sharey=True)
+    figure.subplots_adjust(left=0.05, right=0.98, top=0.92, bottom=0.13, wspace=0.12, hspace=0.5)
     for axis, (title, methods) in zip(axes.flat, PANELS.items()):
-        for colour, (method, name) in zip(plt.cm.tab10.colors, methods.items()):
+        colours = iter(plt.cm.tab10.colors[1:])
+        for method, name in methods.items():
+            colour = FIXED.get(method) or next(colours)
             runs = [np.array(curve).T for (key, _), curve in ours.items() if key == method]
             if runs:
                 draw_curve(axis, runs, colour, f"{method} ({len(runs)})")
@@ -136,9 +141,12 @@ def draw(ours, paper):
         axis.set(title=title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, title="ours (seeds); dashed: paper", title_fontsize=8, loc="lower right")
+        axis.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     for axis in axes[:, 0]:
         axis.set_ylabel("coverage")
+    figure.suptitle(
+        "mean over (seeds), each seed thin, × where one ends before the others; dashed: the paper", fontsize=11
+    )
     figure.savefig(RESULTS / "maze.png", dpi=110)
 
 

@@ -212,7 +212,11 @@ def test_a_run_replaces_its_own_rows_only(tmp_path):
     steps = [(row["seed"], row["step"]) for row in read_rows(tmp_path / "t.csv")]
     assert sorted(steps) == [("1", "1000"), ("1", "2000"), ("1", "3000"), ("2", "1000"), ("2", "2000")]
     code, out, _ = run_script(tmp_path, "benchmark/collect.py", "u.csv", first, again)
-    assert f"{first} is replaced by {again}" in out and len(read_rows(tmp_path / "u.csv")) == 3
+    assert f"{first} and {again}" in out and "replaces" in out and len(read_rows(tmp_path / "u.csv")) == 3
+    larger = write_run(tmp_path / "larger", episodes(3), seed=1, batch_size=64)
+    code, out, err = run_script(tmp_path, "benchmark/collect.py", "v.csv", first, larger)
+    assert code != 0 and f"{first} and {larger}" in err and "leave one of them out" in err
+    assert not (tmp_path / "v.csv").exists()
 
 
 def test_tables_are_read_and_written_alike(tmp_path):
@@ -725,7 +729,7 @@ def test_order_compares_means_at_the_last_common_step(capsys):
         "0 of 1 in the paper's order",
     ]
     paper = flat | {("D", "No buffer"): [(0.0, 0.0), (240e3, 0.38)]}
-    maze.order(ours | {("small-replay", "1"): [(5.0, 0.1)], ("no-buffer", "1"): [(5.0, 0.3)]}, paper)
+    maze.order(ours | {("small-replay", "1"): [(5.0, 0.1)], ("rnd-window-250", "1"): [(5.0, 0.3)]}, paper)
     _, _, *rows = capsys.readouterr().out.strip().splitlines()
     assert [(row.split(" | ")[0], row.split(" | ")[-1]) for row in rows[:1]] == [("| ours > small-replay", "yes |")]
     assert rows[-1] == "1 of 1 in the paper's order"  # RND's window alone is no curve of the paper
