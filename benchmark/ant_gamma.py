@@ -9,7 +9,7 @@ that of its first state, the discounted sum of the environment's rewards without
 The way around is one on which a dragged ant reaches the room (tests/test_benchmark.py); on shorter ones it often fails.
 
 Speeds are medians over the last EPISODES episodes in the replay of a run's newest checkpoint, of those in which the ant
-passes y = PASSED, where it has begun to push the block.
+passes y = PASSED, pushing the block before it.
 """
 
 import argparse
