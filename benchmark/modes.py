@@ -448,7 +448,12 @@ def main():
     torch.manual_seed(args.seed)
     length = env.spec.max_episode_steps if env.spec else getattr(env.unwrapped, "horizon", None)
     every = math.ceil((length or DECISIONS) / VIDEO_FRAMES)
-    episodes = [play(agent, env, args.seed, z[i], greedy, renders, every) for i in range(len(z))]
+    episodes = []
+    for name, one in zip(names, z):
+        episode = play(agent, env, args.seed, one, greedy, renders, every)
+        shown = [f"{key} {value:.6g}" for key, value in episode.summary.items() if not math.isnan(value)]
+        print(f"{name}: {', '.join(shown)}", flush=True)
+        episodes.append(episode)
     if any(not np.array_equal(episode.obs[0], episodes[0].obs[0]) for episode in episodes):
         print(f"note: {agent.args.env_id} starts differently at one seed, so that not all differences come from z")
 
@@ -475,9 +480,6 @@ def main():
             print(args.out / "modes.mp4")
     except (OSError, ValueError) as error:
         refuse(f"--out {args.out}: {error}")
-    for name, episode in zip(names, episodes):
-        shown = [f"{key} {value:.6g}" for key, value in episode.summary.items() if not math.isnan(value)]
-        print(f"{name}: {', '.join(shown)}")
     env.close()
 
 

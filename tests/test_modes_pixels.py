@@ -60,8 +60,8 @@ def test_modes(tmp_path):
     code, out, err = run_script(tmp_path, "benchmark/modes.py", run_dir, "--num-z", 2)
     assert code == 0 and not err, err
     lines = out.splitlines()
-    assert lines[:2] == [str(run_dir / "modes.png"), str(run_dir / "modes.mp4")]
-    assert [line.split(":")[0] for line in lines[2:]] == ["z 1", "z 2"] and "episodic_length 60" in lines[2]
+    assert lines[-2:] == [str(run_dir / "modes.png"), str(run_dir / "modes.mp4")]
+    assert [line.split(":")[0] for line in lines[:-2]] == ["z 1", "z 2"] and "episodic_length 60" in lines[0]
     picture = imageio.v3.imread(run_dir / "modes.png")
     assert picture.shape[0] > 600 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
     assert sum(1 for _ in imageio.get_reader(run_dir / "modes.mp4")) == 61
