@@ -48,8 +48,8 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
         "no-normalisation": None,
     },
     "Fig. 8 E: policy": {"ours": "Ours", "none": "Gaussian", "gmm": "GMM", "flow": "Flow", "cem": "CEM"},
-    "not in the paper: the baseline": dict.fromkeys(
-        ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4")
+    "not in the paper": dict.fromkeys(
+        ("ours", "no-baseline", "no-baseline-beta-0.005", "lr-3e-4", "none-lr-3e-4", "rnd-init")
     ),
 }
 
