@@ -20,12 +20,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from modes import read_replay  # noqa: E402
+from modes import ends_whole, read_replay  # noqa: E402
 
 import rpg  # noqa: E402
-from envs import ANT_GOAL, AntPush, failure, load_args, make_env, refuse  # noqa: E402
+from envs import ANT_GOAL, ANT_TIMESTEP, AntPush, failure, load_args, make_env, refuse  # noqa: E402
 
-DECISION = 0.1  # s
+DECISION = AntPush.substeps * ANT_TIMESTEP  # s
 AHEAD = ((0.0, 0.0), (0.0, 11.2))  # m; there the block, in the room's entrance, ends the way
 AROUND = ((0.0, 0.0), (-6.0, 3.0), (-6.5, 8.0), (-1.5, 8.5), (-1.5, 14.0), ANT_GOAL)
 GAMMAS = (0.99, 0.995, 0.998, 1.0)
@@ -65,8 +65,8 @@ def speed_ahead(run_dir):
     env.close()
     rows = replay.fields(replay.data[order])
     speeds, episodes = [], 0
-    for last, t, y in zip(rows.last.T, rows.t.T, rows.obs[..., 1].T):  # of each environment
-        ends = np.flatnonzero((last == 1) & (t == AntPush.horizon))[-EPISODES // args.num_envs :]
+    for whole, y in zip(ends_whole(rows).T, rows.obs[..., 1].T):  # of each environment
+        ends = np.flatnonzero(whole)[-EPISODES // args.num_envs :]
         for end in ends:
             start = end - AntPush.horizon
             passed = np.flatnonzero(y[start : end + 1] >= PASSED)

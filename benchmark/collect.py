@@ -153,6 +153,12 @@ def write_table(table, rows, header=HEADER):
     os.replace(new, table)
 
 
+def differing(a, b):
+    """The flags that change what is learned and in which two dicts of flags differ, as text."""
+    names = sorted(name for name in {*a, *b} - UNCOUNTED if a.get(name) != b.get(name))
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
 def check_flags(rows, flags, directories):
     """ValueError if runs of one method on one task differ in more than the seed. Of rows without a hash nothing is
     known. `flags`, `directories`: {values of RUN: flags as a dict, directory} of the runs that are added."""
@@ -166,10 +172,7 @@ def check_flags(rows, flags, directories):
         a, b, *_ = hashes.values()
         differ = "flags (which, only the directories could tell)"
         if a in flags and b in flags:
-            names = sorted(
-                name for name in {*flags[a], *flags[b]} - UNCOUNTED if flags[a].get(name) != flags[b].get(name)
-            )
-            differ = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+            differ = differing(flags[a], flags[b])
         a, b = (directories.get(run, f"seed {run[-1]} in the table") for run in (a, b))
         raise ValueError(
             f"{a} and {b} are both {task[2]} on {task[0]} {task[1]}".rstrip()
@@ -214,9 +217,9 @@ def main():
             print(f"{run_dir} skipped: {error}")
             continue
         if name in directories:
-            what = f"{directories[name]} and {run_dir}: the same environment, options, --exp-name and seed"
+            what = f"{directories[name]} and {run_dir} have the same environment, options, --exp-name and seed"
             if flags_hash(flags[name]) != flags_hash(run_args):
-                refuse(f"{what}, but other flags: leave one of them out")
+                refuse(f"{what}, but differ in {differing(flags[name], run_args)}: leave one of them out")
             print(f"{what}; the second replaces the first")
         flags[name], directories[name] = run_args, run_dir
         rows = [row for row in rows if tuple(row[key] for key in RUN) != name]

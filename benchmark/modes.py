@@ -243,6 +243,12 @@ def read_replay(script, run_dir, args, env):
     return replay, order, state["progress"][0] - steps_after
 
 
+def ends_whole(rows):
+    """(rows, N) bool: where an episode ends that no checkpoint cut short; of Rows (rows, N, ·), oldest first, of a task
+    whose episodes end by their time limit alone."""
+    return (rows.last == 1) & (rows.t == rows.t.max())
+
+
 def read_visits(script, run_dir, agent, env):
     """States of the replay of checkpoint.pt: (obs (n, D), features; t (n,) decisions since the episode's start; step
     (n,) the environment step at which it was seen), oldest first, n at most POINTS."""

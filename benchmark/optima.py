@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from collect import read_commit, write_table
 from matplotlib.patches import Patch
-from modes import read_replay
+from modes import ends_whole, read_replay
 from plot import LABELS, thousands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -92,15 +92,13 @@ def count(run_dir):
     env = envs.make_env(args.env_id, 0)
     replay, order, step = read_replay(rpg, run_dir, args, env)
     env.close()
-    rows_in_order = replay.fields(replay.data[order])
-    length = rows_in_order.t.max()  # of an episode: these tasks end by their time limits alone
-    whole = (rows_in_order.last == 1) & (rows_in_order.t == length)
-    row, num = torch.nonzero(whole, as_tuple=True)
-    ends = replay.rows(order[row], num)
-    local, best = TASKS[args.env_id].of(ends.obs.numpy())
+    replayed = replay.fields(replay.data[order])
+    whole = ends_whole(replayed)
+    row, _ = torch.nonzero(whole, as_tuple=True)
+    local, best = TASKS[args.env_id].of(replayed.obs[whole].numpy())
     bins = end_of_bin(step[row].numpy())
     categorical = args.latent == "categorical"
-    category = ends.z.argmax(-1).numpy() if categorical else np.zeros(len(bins), int)
+    category = replayed.z[whole].argmax(-1).numpy() if categorical else np.zeros(len(bins), int)
     entropy, commit = prior_entropy(run_dir), read_commit(run_dir)
     rows = []
     for end in np.unique(bins):

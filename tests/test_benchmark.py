@@ -551,7 +551,7 @@ def test_value_of_a_way_by_steps():
 
 def test_speed_of_ants_in_a_replay(tmp_path, monkeypatch):
     """Of two environments one passes y = 9 m at decision 120, 90, 60, the other never; a checkpoint cuts the last."""
-    args = rpg.Args(env_id="ant-push", num_envs=2, buffer_size=4000, learned_prior=False, latent="none")
+    args = rpg.Args(env_id="ant-push", num_envs=2, buffer_size=4000, latent="none")
     agent = rpg.Agent(33, 0, 8, 0, args, torch.device("cpu"))
     replay = rpg.Replay(4000, 2, 33, 8, 0, torch.device("cpu"))
     zeros = np.zeros(2)
@@ -571,12 +571,12 @@ def test_speed_of_ants_in_a_replay(tmp_path, monkeypatch):
 
 def test_ways_of_an_ant_that_is_dragged():
     """In the simulator, too, γ decides at 1.3 m/s which way is worth more, and the way around leads to the room."""
+    rewards = {}
+    for way in (ant_gamma.AHEAD, ant_gamma.AROUND):
+        rewards[way], successes, _, _ = drag(way[1:], speed=1.3)
+        assert successes[-1] == (way is ant_gamma.AROUND)
     for gamma, best in ((0.99, ant_gamma.AHEAD), (0.998, ant_gamma.AROUND)):
-        values = {}
-        for way in (ant_gamma.AHEAD, ant_gamma.AROUND):
-            rewards, successes, _, _ = drag(way[1:], speed=1.3)
-            assert successes[-1] == (way is ant_gamma.AROUND)
-            values[way] = gamma ** np.arange(400) @ rewards + gamma**400 / (1.0 - gamma) * rewards[-1]
+        values = {way: gamma ** np.arange(400) @ r + gamma**400 / (1.0 - gamma) * r[-1] for way, r in rewards.items()}
         assert max(values, key=values.get) is best, gamma
 
 
