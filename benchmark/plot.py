@@ -40,7 +40,7 @@ SHOWN = {  # what a panel shows, the first that it has -> the label of its axis
     "return": "return\n(mean of 50 episodes)",
 }
 NOTE = """Steps: the agent's decisions, two simulator calls each in Meta-World and Adroit. \
-Band: 95 % bootstrap interval of the mean over seeds."""  # below the panels
+Band: 95 % bootstrap interval of the mean over seeds, which ends with the shortest of them."""  # below the panels
 LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table shows
 
 
