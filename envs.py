@@ -2031,12 +2031,19 @@ def parse_flags(args_class: type, script: str, description: str, default: Any) -
 
 
 def check_flags(args_class: type, script: str, listed: Collection[str]) -> None:
-    """Refuse a script, a text, in which no line reads a flag (as args.name), or that lists a flag which it does not
-    have."""
+    """Refuse a script, a text, in which no line reads a flag (as args.name) but to check it, or that lists a flag which
+    it does not have."""
     names = [field.name for field in dataclasses.fields(args_class)]
-    text = script + Path(__file__).read_text(encoding="utf-8")
+    read = set()
+    for text in (script, Path(__file__).read_text(encoding="utf-8")):
+        for part in ast.parse(text).body:
+            if getattr(part, "name", None) == "check_args":
+                continue
+            for node in ast.walk(part):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "args":
+                    read.add(node.attr)
     for name in names:
-        if re.search(rf"\bargs\.{name}\b", text) is None:
+        if name not in read:
             refuse(f"--{name.replace('_', '-')}: no line reads args.{name}")
     for name in sorted(set(listed) - set(names)):
         refuse(f"{name!r} is in a list of flags, but is no flag of Args")
@@ -2049,12 +2056,10 @@ def parse_args(
     and only those that are `changeable` may be typed differently: else one line, exit code 2. `listed`: other flags
     that the script names (see check_flags)."""
     prepare_console()
-    global started_in
+    global started_in, main_script
     started_in = Path.cwd()
-    file = inspect.currentframe().f_back.f_code.co_filename  # the script, where sys.modules["__main__"] is a profiler
-    if args_class.__module__ != "__main__":
-        file = sys.modules[args_class.__module__].__file__
-    script = Path(file).read_text(encoding="utf-8")
+    main_script = os.path.abspath(inspect.currentframe().f_back.f_code.co_filename)  # "__main__" may be a profiler
+    script = script_of(args_class).read_text(encoding="utf-8")
     check_flags(args_class, script, {*changeable, *listed})
     description = (description or "").split("\n\n")[0]  # none under python -OO
     words = [word[2:].split("=")[0] for word in sys.argv[1:] if word.startswith("--")]
@@ -2094,6 +2099,14 @@ def flag_text(name: str, value: Any) -> str:
 
 
 started_in = Path.cwd()  # set by parse_args; an environment's code may change the working directory
+main_script = ""  # set by parse_args: the script that was typed
+
+
+def script_of(args_class: type) -> Path:
+    """The script that defines these Args."""
+    if args_class.__module__ == "__main__":
+        return Path(main_script)
+    return Path(sys.modules[args_class.__module__].__file__)
 
 
 def short(path: Path) -> str:
@@ -2183,13 +2196,18 @@ def restore_rng(states: Sequence[Any]) -> None:
 
 
 def load_args(run_dir: Path, args_class: type) -> Any:
-    """The Args of a run. Raises OSError if it has none, ValueError or TypeError if they are another script's."""
+    """The Args of a run. Raises OSError if it has none, ValueError or TypeError if another script made it, by its flags
+    or by the copy of the script in it."""
     saved = json.loads(Path(run_dir, "args.json").read_text(encoding="utf-8"))
     if not isinstance(saved, dict):
         raise ValueError("args.json holds no flags")
     foreign = saved.keys() ^ vars(args_class()).keys()
     if foreign:  # missing ones would be today's defaults
         raise ValueError(f"args.json is of another script or version, by its {', '.join(sorted(foreign)[:4])}")
+    script = script_of(args_class).name
+    copies = [path.name for path in Path(run_dir).glob("*.py")]
+    if copies and script not in copies:
+        raise ValueError(f"it is a run of {copies[0]}; if {script} is the same code, rename the copy in it")
     for name, value in saved.items():
         if isinstance(value, list):
             saved[name] = tuple(value)
@@ -2198,14 +2216,22 @@ def load_args(run_dir: Path, args_class: type) -> Any:
 
 def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
     """ValueError that names a parameter which needs a gradient and belongs to no optimiser: it would never be trained;
-    or an optimiser of a parameter that is none of the agent's: it would not be saved; or networks in a plain list,
-    which would be neither."""
+    or an optimiser of a parameter that is none of the agent's: it would not be saved; or networks in a plain list or
+    dict, or a tensor that is no parameter or buffer: they would be neither."""
     import torch
 
     for path, module in agent.named_modules(prefix="Agent"):
         for name, value in vars(module).items():
-            if isinstance(value, (list, tuple)) and any(isinstance(item, torch.nn.Module) for item in value):
-                raise ValueError(f"{path}.{name}: networks in a plain list, not trained or saved: use nn.ModuleList")
+            if name.startswith("_"):  # torch's own
+                continue
+            items = value if isinstance(value, (list, tuple)) else [value]
+            if isinstance(value, dict):
+                items = value.values()
+            if any(isinstance(item, torch.nn.Module) for item in items):
+                kind = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
+                raise ValueError(f"{path}.{name}: networks in a plain container, not trained or saved: use {kind}")
+            if any(isinstance(item, torch.Tensor) for item in items):
+                raise ValueError(f"{path}.{name}: a tensor that is not saved: use register_buffer or nn.Parameter")
     names = {id(parameter): name for name, parameter in agent.named_parameters()}
     trained = set()
     for optimizer_name, optimizer in optimizers.items():
@@ -2220,6 +2246,31 @@ def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
     for name, parameter in agent.named_parameters():
         if parameter.requires_grad and id(parameter) not in trained:
             raise ValueError(f"no optimiser trains Agent.{name}: give it one, or call requires_grad_(False) on it")
+
+
+def optimizer_states(agent: Any) -> dict[str, dict]:
+    """{optimiser: {parameter: its state}} of agent.optimizers(), by name, for the order of parameters may change."""
+    names = {parameter: name for name, parameter in agent.named_parameters()}
+    states = {}
+    for key, optimizer in agent.optimizers().items():
+        states[key] = {names[parameter]: state for parameter, state in optimizer.state.items()}
+    return states
+
+
+def load_optimizer_states(agent: Any, states: dict[str, dict]) -> None:
+    """Undo optimizer_states. ValueError if there are other optimisers now, or one does not train what it did."""
+    names = {parameter: name for name, parameter in agent.named_parameters()}
+    optimizers = agent.optimizers()
+    if states.keys() != optimizers.keys():
+        raise ValueError(f"the run has {', '.join(sorted(states))}, the script {', '.join(sorted(optimizers))}")
+    for key, optimizer in optimizers.items():
+        trained = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+        foreign = states[key].keys() - set(trained)
+        if foreign:
+            raise ValueError(f"{key} does not train {', '.join(sorted(map(str, foreign))[:3])} here")
+        by_index = {index: states[key][name] for index, name in enumerate(trained) if name in states[key]}
+        groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs
+        optimizer.load_state_dict({"state": by_index, "param_groups": groups})
 
 
 def check_gradients(agent: Any, optimizers: dict[str, Any]) -> None:
@@ -2449,8 +2500,13 @@ class Progress:
 
 
 def start_log(run_dir: Path, args: Any, step: int) -> Any:
-    """Write args.json, and return the SummaryWriter of a run that starts, or goes on, at `step`."""
+    """Write args.json and, where a run starts, a copy of its script. Returns the SummaryWriter of a run that starts, or
+    goes on, at `step`."""
     from torch.utils.tensorboard import SummaryWriter
+
+    if step == 0:
+        script = script_of(type(args))
+        replace_file(run_dir / script.name, lambda file: file.write(script.read_bytes()))
 
     flags = json.dumps(vars(args), indent=2)
     replace_file(run_dir / "args.json", lambda file: file.write(flags.encode()))

@@ -25,6 +25,7 @@ gradient. The reward is the ELBO's (Sec. 4.3): R/T − α log π(a|s,z) + β log
     s      s       (B, S)   latent state s = f(o)  (TD-MPC calls this z)
     z      z       (B, Z)   latent of the policy, constant over an episode; Z = 0 for --latent none
     a      a       (B, A)   action in [-1, 1]
+    K      horizon  H       steps the model is rolled out; in shapes also: B batch, D --hidden-dim, N environments
 """
 
 import contextlib
@@ -63,11 +64,13 @@ from envs import (
     finite,
     introduce,
     load_args,
+    load_optimizer_states,
     lock,
     log_evaluation,
     make_env,
     make_run_dir,
     make_vector_env,
+    optimizer_states,
     own_rng,
     parse_args,
     parse_env_kwargs,
@@ -288,7 +291,7 @@ class WorldModel(nn.Module):
     def value(self, s, z, twins):
         """V_i(s, z) of the first `twins` twins: s (..., S), z (..., Z) → (twins, ...)."""
         x = torch.cat([s, z], -1)
-        return torch.stack([value(x).squeeze(-1) for value in self.values[:twins]])
+        return torch.stack([twin(x).squeeze(-1) for twin in self.values[:twins]])
 
 
 class Policy(nn.Module):
@@ -709,13 +712,14 @@ class Agent(nn.Module):
         with torch.no_grad():
             if self.rnd is not None:  # relabel: the bonus is never stored
                 bonus = self.rnd.bonus(obs[1:])  # (H, B)
+                assert bonus.shape == mask.shape
                 target_reward = target_reward + args.rnd_coef * bonus
                 logs["rnd_reward"] = (mask * bonus).sum() / mask.sum().clamp(min=1)
             # targets: f̄(o_{t+1}) and V̄_est(o_{t+1}, z), lesser twin, no entropy (official code)
             next_s_target = target_model.encoder(obs[1:])  # (H, B, S)
-            start, start_z = next_s_target.flatten(0, 1), z.flatten(0, 1)  # (H * B, ·)
+            flat_s, flat_z = next_s_target.flatten(0, 1), z.flatten(0, 1)  # (H * B, ·)
             v_target, *_ = value_estimate(
-                target_model, self.policy, self.posterior, start, start_z, alpha=0.0, args=args, twins=2
+                target_model, self.policy, self.posterior, flat_s, flat_z, alpha=0.0, args=args, twins=2
             )  # (2, H * B)
             v_target = v_target.amin(0).view_as(mask) * (1 - terminated)  # 0 if terminated, not at a time limit
         h = model.init_hidden(model.encoder(obs[0]))
@@ -900,7 +904,7 @@ def save(run_dir, agent, replay, obs, z, age, progress):
     """End the running episodes in the replay, for a simulator's state is not saved, and write all that a resumed run
     needs. obs (N, O), z (N, Z), age (N,): where the environments are; progress: what `restore` is to return."""
     replay.end_episodes(torch.as_tensor(obs, device=z.device), z, age)
-    optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers().items()}
+    optimizers = optimizer_states(agent)
     state = {"agent": agent.state_dict(), "optimizers": optimizers, "replay": replay.state_dict(), "progress": progress}
     write_checkpoint(run_dir, state)
 
@@ -909,9 +913,7 @@ def restore(run_dir, agent, replay):
     """Undo `save` from the newest checkpoint. Returns its progress. Any kind of exception if the files don't fit."""
     state = read_checkpoint(run_dir)
     agent.load_state_dict(state["agent"])
-    for name, optimizer in agent.optimizers().items():
-        groups = optimizer.state_dict()["param_groups"]  # of today's flags, e.g. --cudagraphs
-        optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+    load_optimizer_states(agent, state["optimizers"])
     replay.load_state_dict(state["replay"])
     restore_rng(state["rng"])
     return state["progress"]

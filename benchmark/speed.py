@@ -27,7 +27,15 @@ import torch.nn as nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rpg  # noqa: E402
 import rpg_pixels  # noqa: E402
-from envs import TASKS, keep_freed_memory, make_env, make_vector_env, refuse, write_checkpoint  # noqa: E402
+from envs import (  # noqa: E402
+    TASKS,
+    keep_freed_memory,
+    make_env,
+    make_vector_env,
+    optimizer_states,
+    refuse,
+    write_checkpoint,
+)
 
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
 PAPER = {"obs_dim": OBS_DIM, "act_dim": ACT_DIM, "batch_size": 512, "hidden_dim": 256, "rnd_dim": 512, "horizon": 3}
@@ -440,8 +448,7 @@ def full_replay(device):
     with tempfile.TemporaryDirectory(dir=".") as folder:  # where runs would be
         for _ in range(3):
             start = time.perf_counter()
-            optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers().items()}
-            state = {"agent": agent.state_dict(), "optimizers": optimizers, "replay": replay.state_dict()}
+            state = {"agent": agent.state_dict(), "optimizers": optimizer_states(agent), "replay": replay.state_dict()}
             write_checkpoint(Path(folder), state)
             seconds.append(time.perf_counter() - start)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6

@@ -629,6 +629,37 @@ def test_a_parameter_that_nothing_trains_is_named(changes, monkeypatch, capsys):
     agent.model.blocks = [head]  # nor one in a plain list, which no loop over parameters finds
     with pytest.raises(ValueError, match=r"Agent\.model\.blocks: .* nn.ModuleList"):
         envs.check_optimizers(agent, agent.optimizers())
+    agent.model.blocks = {"a": head}
+    with pytest.raises(ValueError, match=r"Agent\.model\.blocks: .* nn.ModuleDict"):
+        envs.check_optimizers(agent, agent.optimizers())
+    for visits in (torch.zeros(3), [torch.nn.Parameter(torch.zeros(3))]):  # what no state_dict holds
+        agent.model.blocks = visits
+        with pytest.raises(ValueError, match=r"Agent\.model\.blocks: a tensor that is not saved: .*register_buffer"):
+            envs.check_optimizers(agent, agent.optimizers())
+
+
+def test_optimizer_states_go_by_name():
+    """A resumed run gets each parameter's moments where a fork has put its networks in another order; other optimisers,
+    or one that trains less, are refused."""
+    agent, fork = small_agent(small_args(batch_size=16)), small_agent(small_args(batch_size=16))
+    agent.update(random_replay(latent=agent.args.latent), True, True)
+    states = envs.optimizer_states(agent)
+    assert states["model_optimizer"].keys() == dict(agent.model.named_parameters(prefix="model")).keys()
+    modules = fork.model._modules
+    modules["encoder"] = modules.pop("encoder")  # now the last
+    fork.model_optimizer = torch.optim.Adam(fork.model.parameters())
+    envs.load_optimizer_states(fork, states)
+    moments = envs.optimizer_states(fork)
+    for optimizer, parameters in states.items():
+        assert moments[optimizer].keys() == parameters.keys()
+        for name, state in parameters.items():
+            assert torch.equal(moments[optimizer][name]["exp_avg"], state["exp_avg"])
+    fork.model_optimizer = torch.optim.Adam(fork.model.encoder.parameters())
+    with pytest.raises(ValueError, match="model_optimizer does not train model"):
+        envs.load_optimizer_states(fork, states)
+    fork.encoder_optimizer = fork.model_optimizer
+    with pytest.raises(ValueError, match="the script .*encoder_optimizer"):
+        envs.load_optimizer_states(fork, states)
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,9 +149,10 @@ def finished(tmp_path_factory):
 def test_files_keys_and_summary(finished):
     _, run_dir, summary, _ = finished
     assert re.fullmatch(r"toy_envs-Toy-v0__whole__1__\d+", run_dir.name), "no colon: Windows"
-    names = {"args.json", "eval.csv", "model.pt", "checkpoint.pt", "videos"}
+    names = {"args.json", "rpg.py", "eval.csv", "model.pt", "checkpoint.pt", "videos"}
     assert {path.name for path in run_dir.iterdir() if "tfevents" not in path.name} == names
     assert json.loads((run_dir / "args.json").read_text())["hidden_dim"] == 16
+    assert (run_dir / "rpg.py").read_bytes() == (ROOT / "rpg.py").read_bytes()
     state, logged = checkpoint(run_dir), scalars(run_dir)
     assert same(state["agent"], torch.load(run_dir / "model.pt"))
     assert {f"losses/{name}" for name in LOSSES} == {key for key in logged if key.startswith("losses/")}
@@ -723,6 +725,23 @@ def test_the_readme_s_trained_policy(finished, tmp_path):
         rpg.load_policy(tmp_path)
 
 
+def test_a_fork_does_not_go_on_with_another_script_s_run(finished, tmp_path):
+    """Even if it has the same flags and networks: it would train on by another rule. A run of a version that kept no
+    copy of its script is taken."""
+    _, run_dir, *_ = finished
+    mine = tmp_path / "run"
+    shutil.copytree(run_dir, mine)
+    (mine / "rpg.py").rename(mine / "rpg_fork.py")
+    before = {path.name: path.stat().st_mtime_ns for path in mine.iterdir()}
+    code, out, err = run(tmp_path, "--resume", mine, "--total-timesteps", 10_000)
+    assert code == 2 and out == "" and is_one_line(err) and "a run of rpg_fork.py" in err and "rename" in err
+    assert before == {path.name: path.stat().st_mtime_ns for path in mine.iterdir()}
+    with pytest.raises(ValueError, match="a run of rpg_fork.py"):
+        rpg.load_policy(mine)
+    (mine / "rpg_fork.py").unlink()
+    rpg.load_policy(mine)
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
 def test_the_scripts_headers_are_the_requirements(script):
     """PEP 723: `uv run` installs the versions of requirements.txt, all of them but those of tests, of benchmark/ and,
@@ -866,13 +885,28 @@ def test_a_thousand_updates_learn(tmp_path):
             ("    # --- speed", "    action_penalty: float = 0.0  # of a fork\n    # --- speed"),
             "no line reads args.action_penalty",
         ),
+        (
+            (
+                "    # --- speed",
+                "    action_penalty: float = 0.0  # of a fork: less args.action_penalty\n    # --- speed",
+            ),
+            "no line reads args.action_penalty",
+        ),
+        (
+            ("    # --- speed", "    reward_power: float = 1.0  # of a fork\n    # --- speed"),
+            "no line reads args.reward_power",
+        ),
         (('POSITIVE = {"num_threads"', 'POSITIVE = {"num_thread"'), "'num_thread' is in a list of flags"),
     ],
 )
 def test_a_fork_s_slip_with_flags_is_one_line(tmp_path, edit, says):
-    """A flag that nothing reads, and a list of flags with a name that is none."""
+    """A flag that nothing reads, not even where a comment names it or it is only checked, and a list of flags with a
+    name that is none."""
     text = (ROOT / "rpg.py").read_text()
     assert edit[0] in text
+    checked = '    """Refuse impossible values'
+    assert checked in text
+    text = text.replace(checked, "    args.reward_power\n" + checked)
     (tmp_path / "fork.py").write_text(text.replace(*edit))
     command = [sys.executable, tmp_path / "fork.py", "--env-id", "toy_envs:Toy-v0"]
     env = ENV | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
