@@ -2220,13 +2220,13 @@ def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
     dict, or a tensor that is no parameter or buffer: they would be neither."""
     import torch
 
+    registered = {id(item) for item in (*agent.modules(), *agent.parameters(), *agent.buffers())}
     for path, module in agent.named_modules(prefix="Agent"):
         for name, value in vars(module).items():
-            if name.startswith("_"):  # torch's own
-                continue
             items = value if isinstance(value, (list, tuple)) else [value]
             if isinstance(value, dict):
                 items = value.values()
+            items = [item for item in items if id(item) not in registered]
             if any(isinstance(item, torch.nn.Module) for item in items):
                 kind = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
                 raise ValueError(f"{path}.{name}: networks in a plain container, not trained or saved: use {kind}")

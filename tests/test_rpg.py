@@ -632,6 +632,7 @@ def test_a_parameter_that_nothing_trains_is_named(changes, monkeypatch, capsys):
     agent.model.blocks = {"a": head}
     with pytest.raises(ValueError, match=r"Agent\.model\.blocks: .* nn.ModuleDict"):
         envs.check_optimizers(agent, agent.optimizers())
+    agent.memory = torch.nn.GRU(2, 2).requires_grad_(False)  # which has its parameters in a plain list, too
     for visits in (torch.zeros(3), [torch.nn.Parameter(torch.zeros(3))]):  # what no state_dict holds
         agent.model.blocks = visits
         with pytest.raises(ValueError, match=r"Agent\.model\.blocks: a tensor that is not saved: .*register_buffer"):
