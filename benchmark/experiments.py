@@ -48,8 +48,8 @@ NO_Z = "--latent none"
 NO_RND = "--rnd-coef 0"
 DENSE_RPG = "--rnd-coef 0 --reward-scale 1 --alpha 1 --beta 0.1 --latent categorical --learned-prior"
 DENSE_NO_Z = "--rnd-coef 0 --reward-scale 1 --alpha 1 --latent none"
-# RND on, a larger discount and little reward, as in the official release: without them all pilots end in ant-push's
-# local optimum (docs/results.md)
+# RND on, a larger discount and little reward, as in the official release: of ant-push's pilots the one that went around
+# the block (docs/results.md)
 ANT_RPG = "--reward-scale 0.1 --gamma 0.995 --alpha 1 --beta 0.1 --latent categorical --learned-prior"
 ANT_NO_Z = "--reward-scale 0.1 --gamma 0.995 --alpha 1 --latent none"
 
