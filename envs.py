@@ -2030,18 +2030,18 @@ def parse_flags(args_class: type, script: str, description: str, default: Any) -
     return args_class(**flat)
 
 
+def flags_read(text: str) -> set[str]:
+    """The names that a script, a text, reads as args.name, but for its check_args."""
+    parts = [part for part in ast.parse(text).body if getattr(part, "name", None) != "check_args"]
+    nodes = [node for part in parts for node in ast.walk(part) if isinstance(node, ast.Attribute)]
+    return {node.attr for node in nodes if ast.unparse(node.value).split(".")[-1] == "args"}
+
+
 def check_flags(args_class: type, script: str, listed: Collection[str]) -> None:
     """Refuse a script, a text, in which no line reads a flag (as args.name) but to check it, or that lists a flag which
     it does not have."""
     names = [field.name for field in dataclasses.fields(args_class)]
-    read = set()
-    for text in (script, Path(__file__).read_text(encoding="utf-8")):
-        for part in ast.parse(text).body:
-            if getattr(part, "name", None) == "check_args":
-                continue
-            for node in ast.walk(part):
-                if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "args":
-                    read.add(node.attr)
+    read = flags_read(script) | flags_read(Path(__file__).read_text(encoding="utf-8"))
     for name in names:
         if name not in read:
             refuse(f"--{name.replace('_', '-')}: no line reads args.{name}")
