@@ -2370,7 +2370,7 @@ def choose_device(args: Any, given: set[str]) -> Any:
         keep_freed_memory()
         if "cuda" in given and args.cuda:
             warn("--cuda, but torch finds no GPU here: running on the CPU")
-        if args.cudagraphs:
+        if "cudagraphs" in given and args.cudagraphs:
             say("note: --cudagraphs is for a GPU: off", file=sys.stderr)
     return device
 

@@ -5,6 +5,7 @@
     python benchmark/speed.py --num-threads 2      # as rpg.py, it uses one thread of the CPU else
     python benchmark/speed.py --obs-dim 39 --act-dim 4 --batch-size 256      # only the update of these sizes
     python benchmark/speed.py --script rpg_pixels  # only the updates of rpg_pixels.py
+    python benchmark/speed.py --at-once 1 2 4      # only the steps a second of so many runs side by side
 
 The floor of an update is the multiply-adds of its matrix products and convolutions, counted from the layers: products
 at the rate at which this machine multiplies 512×256 by 256×256 in the same run; convolutions at that of the encoder's
@@ -14,6 +15,7 @@ largest one, forward and backward on a batch. Times are those of the fastest of 
 import argparse
 import functools
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -38,6 +40,7 @@ from envs import (  # noqa: E402
 )
 
 OBS_DIM, OBJECT_DIM, ACT_DIM = 130, 6, 4  # near basketball's
+NUM_ENVS = 5
 PAPER = {"obs_dim": OBS_DIM, "act_dim": ACT_DIM, "batch_size": 512, "hidden_dim": 256, "rnd_dim": 512, "horizon": 3}
 SIZES = {"paper": PAPER, "laptop": PAPER | {"batch_size": 128, "hidden_dim": 128, "rnd_dim": 256}}
 PIXELS = {key: size for key, size in PAPER.items() if key != "obs_dim"}  # images have one size
@@ -320,11 +323,10 @@ def measure_env(env_id):
     return {"decision_ms": best["decide"], "raw_ms": best.get("simulate")}
 
 
-def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball", num_envs=5):
-    """Print the environment steps a second of acting, updating and simulating in the order of rpg.py, beside the sum of
-    the three parts: where a GPU updates while the simulators step, the whole should take less than the sum. Episodes,
-    logs and checkpoints are left out."""
-    agent, replay = make_agent(device, mode, num_envs=num_envs, **SIZES[name])
+def parts_of_step(device, mode, size, num_envs, env_id="metaworld-basketball"):
+    """(environments, {part: a function that does it for two steps of all, of which one updates the policy}). The parts
+    are those of rpg.py's loop, "together" all of them in its order; episodes, logs and checkpoints are left out."""
+    agent, replay = make_agent(device, mode, num_envs=num_envs, **SIZES[size])
     z = torch.randn(num_envs, agent.args.latent_dim, device=device)
     sums = {}  # of the losses, as in rpg.py
     zeros = np.zeros(num_envs)
@@ -365,12 +367,18 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
 
     for _ in range(rpg.GRAPH_WARMUP + 1):
         both(update)()
-    works = {
+    return envs, {
         "act": both(lambda due: act()),
         "update": both(update),
         "simulate": both(lambda due: envs.step(actions)),
         "together": both(all_of_it),
     }
+
+
+def end_to_end(device, mode="eager", size="laptop", num_envs=NUM_ENVS):
+    """Print the environment steps a second of rpg.py's loop, beside the sum of its parts: where a GPU updates while the
+    simulators step, the whole should take less than the sum."""
+    envs, works = parts_of_step(device, mode, size, num_envs)
     ms = {part: 1e3 * seconds / 2 for part, seconds in fastest(works).items()}
     together = ms.pop("together")
     parts = ", ".join(f"{part} {t:.2f}" for part, t in ms.items())
@@ -379,6 +387,40 @@ def end_to_end(device, mode="eager", name="laptop", env_id="metaworld-basketball
         f"{together:.2f} ms; its parts, bound by {max(ms, key=ms.get)}: {parts} = {sum(ms.values()):.2f} ms"
     )
     envs.close()
+
+
+def measure_share(index, counts, barrier, shares):
+    """One process of `at_once`: its environment steps a second in each round that it takes part in."""
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mode, size = ("compiled+graphed", "paper") if device.type == "cuda" else ("eager", "laptop")
+    envs, works = parts_of_step(device, mode, size, NUM_ENVS)
+    for row, count in enumerate(counts):
+        barrier.wait()
+        if index < count:
+            calls, start = 0, time.perf_counter()
+            while time.perf_counter() - start < SECONDS * ROUNDS:
+                works["together"]()
+                calls += 1
+            shares[row * max(counts) + index] = 2 * NUM_ENVS * calls / (time.perf_counter() - start)
+        barrier.wait()
+    envs.close()
+
+
+def at_once(counts):
+    """Print the environment steps a second of 1, 2, ... runs side by side: how many seeds a machine should make at a
+    time. On a GPU at the paper's sizes, compiled and graphed; else at laptop sizes, eager."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier, shares = spawn.Barrier(max(counts), timeout=300), spawn.Array("d", len(counts) * max(counts))
+    processes = [spawn.Process(target=measure_share, args=(i, counts, barrier, shares)) for i in range(max(counts))]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode != 0 for process in processes):
+        refuse("one of the processes has failed: its error is above", 1)
+    for count, each in zip(counts, np.array(shares).reshape(len(counts), -1)):
+        print(f"  {count:2} at once: each {each[:count].mean():5.0f} steps a second, together {each.sum():5.0f}")
 
 
 class Busy(gym.Env):
@@ -477,19 +519,28 @@ def main():
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     parser.add_argument("--script", choices=["rpg", "rpg_pixels"], default="rpg", help="whose updates (default: rpg)")
+    parser.add_argument(
+        "--at-once", type=int, nargs="+", metavar="N", help="measure only N runs side by side, for each N"
+    )
     for key, value in PAPER.items():
         flag = f"--{key.replace('_', '-')}"
         parser.add_argument(flag, type=int, help=f"measure only the update, of this size (else {value})")
     parser.error = refuse  # one line
     args = vars(parser.parse_args())
     given = {key: args[key] for key in PAPER if args[key] is not None}
-    if args["num_threads"] < 1 or any(value < 1 for value in given.values()):
-        refuse("sizes and --num-threads must be at least 1")
+    counts = args["at_once"] or []
+    if any(value < 1 for value in [args["num_threads"], *counts, *given.values()]):
+        refuse("sizes, --num-threads and --at-once must be at least 1")
+    if counts and (given or args["json"] or args["script"] != "rpg" or args["num_threads"] != 1):
+        refuse("--at-once: measures rpg.py at its own sizes, one thread a run; give no other flag")
     if args["script"] == "rpg_pixels" and "obs_dim" in given:
         refuse("--obs-dim: no effect with --script rpg_pixels")
     torch.set_num_threads(args["num_threads"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{device}, {torch.get_num_threads()} threads")
+    if counts:
+        at_once(counts)
+        return
     if device.type == "cpu":
         keep_freed_memory()
     if args["script"] == "rpg_pixels":

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -47,6 +49,7 @@ while line := sys.stdin.readline():
 @functools.cache
 def fork_server():
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    env["CUDA_VISIBLE_DEVICES"] = ""  # a forked process cannot use a GPU that its parent has looked for
     return subprocess.Popen(
         [sys.executable, "-c", FORK_SERVER], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -70,3 +73,30 @@ def opengl():
     run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
     if run.returncode != 0:
         pytest.skip("no OpenGL here: apt install libegl1 libegl-mesa0 libgl1-mesa-dri")
+
+
+class Capturable(TorchDispatchMode):
+    """An assert at what no CUDA graph can hold: what makes the host wait for a tensor's numbers, and tensors made from
+    Python's numbers, which would be copied to the GPU."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh"), name
+        if name in ("index", "index_put_"):
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), "a mask as an index"
+        return operation(*args, **(kwargs or {}))
+
+
+def one_hot(index, classes):
+    """torch's reads its argument to check it, on a CPU only."""
+    return torch.eye(classes, dtype=torch.long).index_select(0, index.flatten()).view(*index.shape, classes)
+
+
+def check_capturable(agent, replay):
+    """Each kind of update, after some that make Adam's state."""
+    kinds = [(False, False), (True, True)]
+    for kind in 2 * kinds:
+        agent.update(replay, *kind)
+    for kind in kinds:
+        with Capturable(), mock.patch("torch.nn.functional.one_hot", one_hot):
+            agent.update(replay, *kind)

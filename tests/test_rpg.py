@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import check_capturable
 from scipy import stats
 
 import envs
@@ -714,6 +715,46 @@ def test_each_kind_of_update_becomes_one_graph(monkeypatch):
     assert len(log) == 14  # the first call after a capture replays it
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"latent": "none", "rnd_buffer_size": 20, "autotune": False},
+        {"latent": "categorical", "learned_prior": True, "rnd_coef": 0.0},
+        {"learned_prior": True},
+    ],
+    ids=str,
+)
+def test_updates_are_capturable(flags):
+    args = small_args(batch_size=8, **flags)
+    replay = random_replay(torch.float32, latent=args.latent)
+    check_capturable(rpg.Agent(OBS, OBJ, ACT, rpg.latent_size(args), args, CPU), replay)
+
+
+def test_an_update_that_waits_for_the_gpu_is_found(monkeypatch):
+    """By check_capturable; where a GPU finds it, by a message that names the flag."""
+    args = small_args(batch_size=8)
+    agent, update = rpg.Agent(OBS, OBJ, ACT, LAT, args, CPU), rpg.Agent.update
+    harmful = [lambda x: x.item(), lambda x: x + torch.tensor([1.0]), lambda x: x.view(1)[x.view(1) > 0]]
+    for harm in harmful:
+        agent.update = lambda *call: harm(update(agent, *call)["model_loss"])  # noqa: B023 (called in this turn)
+        with pytest.raises(AssertionError):
+            check_capturable(agent, random_replay(torch.float32))
+
+    @contextlib.contextmanager
+    def capture(graph):
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    graphed = rpg.as_cuda_graphs(lambda *call: {})
+    for _ in range(rpg.GRAPH_WARMUP):
+        graphed("ring", True, True)
+    with pytest.raises(RuntimeError, match="--no-cudagraphs"):
+        graphed("ring", True, True)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("modes", [["compile"], ["cudagraphs"], ["compile", "cudagraphs"]], ids=str)
 def test_gpu_updates_are_the_eager_ones(modes):
@@ -721,7 +762,8 @@ def test_gpu_updates_are_the_eager_ones(modes):
     replay, agents, states, device = random_replay(torch.float32), [], [], torch.device("cuda")
     for name in ("data", "head", "filled"):
         setattr(replay, name, getattr(replay, name).to(device))
-    for changes in ({}, dict.fromkeys(modes, True)):
+    eager = {"compile": False, "cudagraphs": False}
+    for changes in (eager, eager | dict.fromkeys(modes, True)):
         torch.manual_seed(0)
         agents.append(rpg.Agent(OBS, OBJ, ACT, LAT, small_args(batch_size=32, horizon=1, alpha=0.1, **changes), device))
         agents[-1].rnd.updates.fill_(rpg.RND_WARMUP - 10)

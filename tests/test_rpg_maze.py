@@ -9,7 +9,7 @@ import imageio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import check_capturable, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rpg
@@ -113,6 +113,26 @@ def test_baseline_is_the_log_prob_of_a_posterior_that_knows_nothing(latent):
 
 def small_args(**changes):
     return maze.Args(**{"state_dim": 5, "hidden_dim": 16, "rnd_dim": 8, **changes})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"latent": "categorical"},
+        {"rnd_normalize": False, "rnd_buffer_size": 20},
+        *[{"latent": "none", "policy": policy} for policy in maze.POLICIES],
+    ],
+    ids=str,
+)
+def test_updates_are_capturable(flags):
+    args = small_args(batch_size=8, **flags)
+    latent_dim = maze.latent_size(args)
+    replay = maze.Replay(100, 6, 4, 2, latent_dim, torch.device("cpu"))
+    zeros = np.zeros(6)
+    for t in range(8):
+        z = torch.randn(6, latent_dim)
+        replay.add(torch.randn(6, 4), torch.randn(6, 2).tanh(), z, zeros, zeros, zeros, zeros + t)
+    check_capturable(maze.Agent(4, 2, 2, latent_dim, args, torch.device("cpu")), replay)
 
 
 def make_policy(name, act_dim=2, latent_dim=3, away=0.15):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import ROOT, check_capturable, run_script
 
 import rpg_pixels as pixels
 
@@ -283,6 +283,13 @@ def test_pixel_normaliser_and_error_equal_numpy():
     bonus = (expected - expected.mean()) / expected.std(correction=0)
     torch.testing.assert_close(agent.rnd.bonus(obs), bonus)
     torch.testing.assert_close(agent.rnd.bonus(obs.view(2, 2, *obs.shape[1:])), bonus.view(2, 2))
+
+
+@pytest.mark.parametrize("flags", [{}, {"rnd_conv": True, "random_shift": True, "rnd_normalize_obs": False}], ids=str)
+def test_updates_are_capturable(flags):
+    args = small_args(batch_size=8, latent_dim=2, **flags)
+    replay, _ = fill_replay(60)
+    check_capturable(pixels.Agent(1, 2, args, CPU), replay)
 
 
 @pytest.mark.parametrize("conv", [False, True])

@@ -227,6 +227,22 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(finished):
     assert second["training_episodes"] == summary["training_episodes"]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_too(tmp_path):
+    """With its CUDA graphs, each run in a process of its own."""
+
+    def train(*flags):
+        call = [sys.executable, ROOT / "rpg.py", *flags]
+        out = subprocess.run(call, env=ENV, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert "GPU" in out
+        return tmp_path / json.loads(out.splitlines()[-1])["run_dir"]
+
+    whole = train(*TOY, "--exp-name", "whole")
+    halves = train(*TOY, "--exp-name", "halves", "--total-timesteps", "200")
+    train("--resume", str(halves), "--total-timesteps", "400")
+    assert same(checkpoint(whole), checkpoint(halves))
+
+
 @pytest.mark.parametrize("flags", [["--num-envs", "2"], ["--num-envs", "1", "--async-envs"]], ids=["here", "workers"])
 def test_environments_that_draw_from_the_global_generators_repeat(tmp_path, flags):
     """From np.random and random, in workers too; over a resume; and whether or not there are evaluations beside."""
@@ -857,8 +873,6 @@ def test_unwritable_directory_is_one_line(tmp_path):
 
 
 def test_cuda_without_a_gpu_is_a_warning(tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     code, _, err = run(tmp_path, *TOY, "--total-timesteps", "100", "--cuda")
     assert code == 0 and "no GPU" in err and is_one_line(err)
 
