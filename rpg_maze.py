@@ -688,7 +688,7 @@ class Agent(nn.Module):
                 compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
                 setattr(self, name, compiled)
         if args.cudagraphs and device.type == "cuda":
-            self.update = as_cuda_graphs(self.update)
+            self.update = as_cuda_graphs(self.update, args)
 
     def optimizers(self):
         """{name: optimiser} of all that this agent has."""
@@ -830,18 +830,19 @@ class Agent(nn.Module):
         return {name: value.detach() for name, value in logs.items()}
 
 
-def as_cuda_graphs(update):
+def as_cuda_graphs(update, args):
     """`update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager calls:
-    the same kernels and random numbers, launched at once. What changes between updates must be in tensors, for a graph
-    repeats numbers and branches of Python's as they were. A call's logs are overwritten by the next of its kind. Raises
-    RuntimeError if the update waits for the GPU."""
+    the same kernels and random numbers, launched at once. It is recorded again when `args` have changed; else what
+    changes between updates must be in tensors, for a graph repeats numbers and branches of Python's as they were. A
+    call's logs are overwritten by the next of its kind. Raises RuntimeError if the update waits for the GPU."""
     calls, graphs = Counter(), {}
 
     def update_or_replay(replay, *kind):
         calls[kind] += 1
         if calls[kind] <= GRAPH_WARMUP:  # makes Adam's state, library handles, compiled code
             return update(replay, *kind)
-        if kind not in graphs:
+        if kind not in graphs or graphs[kind][0] != vars(args):
+            flags = vars(args).copy()
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph):  # recorded, not run
@@ -850,8 +851,8 @@ def as_cuda_graphs(update):
                 raise RuntimeError(
                     "no CUDA graph of this update (--no-cudagraphs): has it .item() or an if?"
                 ) from error
-            graphs[kind] = graph, logs
-        graph, logs = graphs[kind]
+            graphs[kind] = flags, graph, logs
+        _, graph, logs = graphs[kind]
         graph.replay()
         return logs
 
