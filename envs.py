@@ -2071,6 +2071,8 @@ def parse_args(
     args = parse_flags(args_class, script, description, args_class())
     if getattr(args, "resume", None) is None:  # (rpg_bandit.py has no such flag)
         return args, given
+    if Path(args.resume).is_file():
+        refuse(f"--resume {args.resume}: a file; give its directory, {Path(args.resume).parent}")
     if not Path(args.resume).is_dir():
         refuse(f"--resume {args.resume}: there is no such directory")
     try:

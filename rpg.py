@@ -123,7 +123,7 @@ class Args:
     tau: float = 0.005  # share of the online weights mixed into the target network (paper Table 1)
     policy_frequency: int = 2  # updates between policy updates (paper Table 1)
     target_network_frequency: int = 2  # updates between target network updates (official code)
-    reward_scale: float = 5.0  # 1/T of the ELBO reward, multiplies the environment's reward (official sparse runs)
+    reward_scale: float = 5.0  # 1/T of the ELBO reward R/T, multiplies the environment's reward (official sparse runs)
     # --- world model
     horizon: int = 3  # steps the model is rolled out, in training and for values (paper Table 1; K in Eqs. 3 and 4)
     hidden_dim: int = 256  # width of all hidden layers and of the GRU (paper App. A)
@@ -131,7 +131,7 @@ class Args:
     num_frequencies: int = 6  # of the positional encoding of object coordinates (paper Table 1); 0: no encoding
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' value errors, summed (official sparse runs: the same)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
@@ -148,7 +148,7 @@ class Args:
     rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
-    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: 5 x as fast
+    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: docs/speed.md
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
@@ -994,6 +994,8 @@ if __name__ == "__main__":
         refuse(f"--resume {args.resume}: another process is training (or evaluating) this run")
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
+    if args.compile:
+        say("--compile: the first updates take a minute or two")
     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2; docs/speed.md: laptop sizes")
     if args.track:

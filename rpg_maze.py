@@ -110,7 +110,7 @@ class Args:
     tau: float = 0.005  # share of the online weights mixed into the target network (paper Table 1)
     policy_frequency: int = 2  # updates between policy updates (paper Table 1)
     target_network_frequency: int = 2  # updates between target network updates (official code)
-    reward_scale: float = 5.0  # 1/T of the ELBO reward, multiplies the reward of --goal (official sparse runs)
+    reward_scale: float = 5.0  # 1/T of the ELBO reward R/T, multiplies the reward of --goal (official sparse runs)
     # --- world model
     horizon: int = 3  # steps the model is rolled out, in training and for values (paper Table 1; K in Eqs. 3 and 4)
     hidden_dim: int = 128  # width of all hidden layers and of the GRU (paper App. A: 256)
@@ -118,7 +118,7 @@ class Args:
     num_frequencies: int = 6  # of the positional encoding, for all networks (paper Table 1); 0: none (Fig. 8D)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' value errors, summed (official sparse runs: the same)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z (Fig. 8A); none: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1; Fig. 8C)
@@ -135,7 +135,7 @@ class Args:
     rnd_normalize: bool = True  # subtract the running mean of the RND error and divide by its deviation (Sec. 4.3.2)
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
-    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: 5 x as fast
+    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: docs/speed.md
 
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
@@ -1007,6 +1007,8 @@ if __name__ == "__main__":
         snapshots.pop()  # it is there only because the run ended there
 
     introduce(run_dir, "maze", sizes, args.num_envs, device)
+    if args.compile:
+        say("--compile: the first updates take a minute or two")
     try:
         writer = start_log(run_dir, args, global_step)
     except OSError as error:  # a full disk, a directory that cannot be written

@@ -124,7 +124,7 @@ class Args:
     tau: float = 0.005  # share of the online weights mixed into the target network (paper Table 1)
     policy_frequency: int = 2  # updates between policy updates (paper Table 1)
     target_network_frequency: int = 2  # updates between target network updates (official code)
-    reward_scale: float = 5.0  # 1/T of the ELBO reward, multiplies the environment's reward (official sparse runs)
+    reward_scale: float = 5.0  # 1/T of the ELBO reward R/T, multiplies the environment's reward (official sparse runs)
     # --- world model
     horizon: int = 3  # steps the model is rolled out, in training and for values (paper Table 1; K in Eqs. 3 and 4)
     hidden_dim: int = 256  # width of all hidden layers and of the GRU (paper App. A)
@@ -134,7 +134,7 @@ class Args:
     random_shift: bool = False  # Eq. 4 sees segments moved by up to 4 pixels (as Kostrikov et al., 2021, move frames)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of each twin's value error (official sparse runs: 0.5 in this sense)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' value errors, summed (official sparse runs: the same)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
@@ -153,7 +153,7 @@ class Args:
     rnd_buffer_size: int | None = None  # newest transitions that RND learns from; default: all
     # --- speed
     compile: bool = False  # torch.compile the losses and their gradients: a minute's wait, then faster updates
-    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: 5 x as fast
+    cudagraphs: bool = True  # on a GPU, replay each kind of update as one captured CUDA graph: docs/speed.md
 
 
 FRAMES = 2  # consecutive frames in an observation (Sec. 5.3)
@@ -1074,6 +1074,8 @@ if __name__ == "__main__":
         refuse(f"--resume {args.resume}: another process is training (or evaluating) this run")
 
     introduce(run_dir, args.env_id, sizes, args.num_envs, device)
+    if args.compile:
+        say("--compile: the first updates take a minute or two")
     if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
         say("no GPU: an update takes seconds at these sizes; docs/speed.md: laptop sizes")
     if args.track:

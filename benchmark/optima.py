@@ -38,6 +38,7 @@ import envs  # noqa: E402
 import rpg  # noqa: E402
 
 EVERY = 20_000  # environment steps between two rows
+LEVELS = 20  # of a cell of the picture
 HEADER = ["env_id", "method", "seed", "step", "z", "episodes", "local", "best", "prior_entropy", "commit"]
 RUN = HEADER[:3]  # the columns that tell runs apart
 LOCAL, BEST, NO_EPISODE = (0.90, 0.60, 0.0), (0.0, 0.35, 0.70), (0.8, 0.8, 0.8)  # colours; neither optimum is white
@@ -124,19 +125,27 @@ def read_table(table):
         return list(reader)
 
 
-def colour(row):
-    """Of a row of the CSV: white where all its episodes end in neither optimum."""
-    shares = np.array([float(row["local"]), float(row["best"])])
-    return shares @ np.array([LOCAL, BEST]) + (1 - shares.sum())
+def stack(row):
+    """(LEVELS, 3): the colours of a row of the CSV, one above the other, as much of each as its share of the episodes;
+    white is what ends in neither optimum."""
+    share = (np.arange(LEVELS) + 0.5) / LEVELS
+    best, local = float(row["best"]), float(row["local"])
+    colours = np.ones((LEVELS, 3))
+    colours[share < best + local] = LOCAL
+    colours[share < best] = BEST
+    return colours
 
 
 def draw_run(axis, rows, end):
     """An image, a line a z, of one run's rows up to the step `end`."""
     zs = sorted({int(row["z"] or 0) for row in rows})
-    image = np.tile(np.array(NO_EPISODE), (len(zs), end // EVERY, 1))
+    image = np.tile(np.array(NO_EPISODE), (len(zs), LEVELS, end // EVERY, 1))
     for row in rows:
-        image[zs.index(int(row["z"] or 0)), int(row["step"]) // EVERY - 1] = colour(row)
-    axis.imshow(image, aspect="auto", interpolation="nearest", extent=(0, end, len(zs), 0))
+        image[zs.index(int(row["z"] or 0)), :, int(row["step"]) // EVERY - 1] = stack(row)
+    axis.imshow(
+        image.reshape(-1, *image.shape[2:]), aspect="auto", interpolation="nearest", extent=(0, end, len(zs), 0)
+    )
+    axis.hlines(range(1, len(zs)), 0, end, color="black", linewidth=0.4)
     axis.set_yticks([])
     axis.set_ylabel(f"{len(zs)} z" if len(zs) > 1 else "all", rotation=0, ha="right", va="center")
 

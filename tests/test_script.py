@@ -845,6 +845,8 @@ def test_bad_resume_is_one_line_and_changes_nothing(finished):
     ):
         code, _, err = run(cwd, "--resume", run_dir, *flags)
         assert code == 2 and says.format(run_dir) in err and is_one_line(err), err
+    code, _, err = run(cwd, "--resume", run_dir / "checkpoint.pt")
+    assert code == 2 and f"give its directory, {run_dir}\n" in err and is_one_line(err), err
     broken = cwd / "broken"
     broken.mkdir()
     args = json.loads((run_dir / "args.json").read_text())
