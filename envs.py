@@ -41,7 +41,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TextIO, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -1436,6 +1436,7 @@ def is_opengl_error(error: Exception) -> bool:
 
 
 SUMMARY = ("episodic_return", "episodic_length", "success_final", "success_any")
+SUMMARY_HEADER = "step,episode,return,length,success_final,success_any"  # of an eval.csv
 
 
 SUMMARY_KEY = "rpg_summary"  # of an info; not "summary", which environments have themselves
@@ -1522,7 +1523,7 @@ class Standard(gym.Wrapper):
         return self._cast(obs), reward, terminated, truncated, summary
 
     def _cast(self, obs: Any) -> np.ndarray:
-        obs = np.asarray(obs, self._dtype)
+        obs = np.array(obs, self._dtype)  # a copy: an environment may return one array again and again
         if obs.shape != self._shape:
             raise ValueError(f"an observation has the shape {obs.shape}, its space declares {self._shape}")
         return obs
@@ -1798,15 +1799,19 @@ def make_env(
     return env
 
 
+LARGEST = 1e18  # of what is learned from: its square, in a loss, is still a float32
+
+
 class NotFinite(ArithmeticError):
     """A nan or an infinite number, which ends a run. (An environment's own code may raise a FloatingPointError.)"""
 
 
 def finite(obs: np.ndarray, rewards: Any = 0.0) -> np.ndarray:
-    """obs (or actions), if they and the rewards are finite; else NotFinite."""
-    is_finite = obs.dtype == np.uint8 or np.isfinite(obs).all()  # bytes cannot be otherwise
-    if not (is_finite and np.isfinite(rewards).all()):
-        raise NotFinite("an observation, action or reward is nan or infinite")
+    """obs (or actions), if they and the rewards are numbers up to LARGEST; else NotFinite."""
+    if obs.dtype != np.uint8 and not (np.abs(obs) <= LARGEST).all():  # False of a nan
+        raise NotFinite(f"an observation or action is nan, infinite or beyond {LARGEST:g}")
+    if not (np.abs(rewards) <= LARGEST).all():
+        raise NotFinite(f"a reward is nan, infinite or beyond {LARGEST:g}")
     return obs
 
 
@@ -2121,12 +2126,15 @@ def make_run_dir(runs: Path, env_id: str, exp_name: str, seed: int) -> Path:
     """Make and return `runs`/<env_id>__<exp_name>__<seed>__<time>, without characters that a file system may refuse;
     with a number behind it where another run of the same second has that name."""
     name = re.sub(r"[^\w.+=,@-]+", "-", f"{env_id}__{exp_name}__{seed}__{int(time.time())}")
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OSError(f"{runs} is no directory, but a file or a link to nowhere: move it away") from None
     for attempt in itertools.count(1):
         run_dir = runs / (name if attempt == 1 else f"{name}-{attempt}")
-        if not run_dir.exists():
-            with contextlib.suppress(FileExistsError):  # another run was faster
-                run_dir.mkdir(parents=True)
-                return run_dir
+        with contextlib.suppress(FileExistsError):  # another run has it
+            run_dir.mkdir()
+            return run_dir
 
 
 def lock(run_dir: Path) -> bool:
@@ -2152,26 +2160,34 @@ def replace_file(path: Path, write: Callable) -> None:
     """Let write(file) fill a new binary file, which gets its name when it is complete and on the disk: a kill, a full
     disk or a power cut leaves the old file. Raises OSError."""
     new = path.with_name(path.name + ".new")
-    with open(new, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    try:
+        with open(new, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        if isinstance(error.__context__, OSError):  # torch's writer of zips fails once more when it closes
+            raise error.__context__ from None
+        raise
 
 
 def write_checkpoint(run_dir: Path, state: dict) -> None:
-    """Write checkpoint.pt, `state` (all that a resumed run needs) and torch's RNG, and beside it model.pt, the weights
-    state["agent"] alone. Raises OSError; NotFinite, and nothing is written, if a weight is nan or infinite."""
+    """Write model.pt, the weights state["agent"], and then checkpoint.pt, `state` (all that a resumed run needs) and
+    torch's RNG: a kill between the two leaves no weights older than the checkpoint. Raises OSError; NotFinite, and
+    nothing is written, if a weight is nan or infinite."""
     import torch
 
     for name, weight in state["agent"].items():
         if not weight.isfinite().all():
             raise NotFinite(f"the weight {name} is nan or infinite")
     rng = [torch.get_rng_state()]
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # by this run
         rng.append(torch.cuda.get_rng_state())
-    replace_file(run_dir / "checkpoint.pt", lambda file: torch.save(state | {"rng": rng}, file))
     replace_file(run_dir / "model.pt", lambda file: torch.save(state["agent"], file))
+    replace_file(run_dir / "checkpoint.pt", lambda file: torch.save(state | {"rng": rng}, file))
 
 
 def read_checkpoint(run_dir: Path) -> dict:
@@ -2193,7 +2209,7 @@ def restore_rng(states: Sequence[Any]) -> None:
     import torch
 
     torch.set_rng_state(states[0].cpu())
-    if torch.cuda.is_available() and len(states) > 1:
+    if torch.cuda.is_initialized() and len(states) > 1:
         torch.cuda.set_rng_state(states[1].cpu())
 
 
@@ -2210,10 +2226,29 @@ def load_args(run_dir: Path, args_class: type) -> Any:
     copies = [path.name for path in Path(run_dir).glob("*.py")]
     if copies and script not in copies:
         raise ValueError(f"it is a run of {copies[0]}; if {script} is the same code, rename the copy in it")
+    hints = get_type_hints(args_class)
     for name, value in saved.items():
         if isinstance(value, list):
-            saved[name] = tuple(value)
+            saved[name] = value = tuple(value)
+        if not is_of(value, hints[name]):
+            raise ValueError(f"args.json has {name} = {one_line(repr(value))[:60]}: edited by hand?")
     return args_class(**saved)
+
+
+def is_of(value: Any, hint: Any) -> bool:
+    """Whether a flag with this annotation may have the value."""
+    arms = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in arms
+    if get_origin(hint) is tuple:  # tuple[X, ...], or X for X
+        if arms[-1] is ...:
+            arms = arms[:1] * len(value) if isinstance(value, tuple) else arms
+        return isinstance(value, tuple) and len(value) == len(arms) and all(map(is_of, value, arms))
+    if arms:  # X | None
+        return any(is_of(value, arm) for arm in arms)
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint  # (a bool is no int)
 
 
 def check_optimizers(agent: Any, optimizers: dict[str, Any]) -> None:
@@ -2364,7 +2399,7 @@ def choose_device(args: Any, given: set[str]) -> Any:
     CPU, with --num-threads threads, or as many as OMP_NUM_THREADS says, if it is set and the flag is not typed."""
     import torch
 
-    if "num_threads" in given or "OMP_NUM_THREADS" not in os.environ:
+    if "num_threads" in given or not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(args.num_threads)
     args.num_threads = torch.get_num_threads()
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
@@ -2433,8 +2468,13 @@ def read_summaries(path: Path) -> list[list[float]]:
     """The rows [step, episode, *SUMMARY] of an eval.csv; none if there is no such file."""
     if not path.exists():
         return []
+    header, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
     try:
-        return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).tolist()
+        if header != SUMMARY_HEADER:
+            raise ValueError(f"its first line is not {SUMMARY_HEADER}")
+        return [
+            [float(value) for _, value in zip(SUMMARY_HEADER.split(","), row.split(","), strict=True)] for row in rows
+        ]
     except ValueError as error:
         raise OSError(f"{path} is no table of evaluations any more: repair it, or move it away ({error})") from error
 
@@ -2444,8 +2484,7 @@ def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) 
     and of later steps, which a resumed run makes anew. Raises OSError."""
     rows = [row for row in read_summaries(path) if row[0] < step]
     rows += [[step, episode, *summary] for episode, summary in enumerate(summaries)]
-    header = ",".join(["step", "episode", *(name.replace("episodic_", "") for name in SUMMARY)])
-    replace_file(path, lambda file: np.savetxt(file, rows, "%.10g", ",", header=header, comments=""))
+    replace_file(path, lambda file: np.savetxt(file, rows, "%.10g", ",", header=SUMMARY_HEADER, comments=""))
 
 
 class Speed:

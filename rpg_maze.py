@@ -83,6 +83,7 @@ from envs import (
     say,
     short,
     start_log,
+    warn,
     write_checkpoint,
 )
 
@@ -180,6 +181,10 @@ def check_args(args, given):
             refuse(f"{flag}: must be above 0")
         if name in NOT_NEGATIVE and value < 0:
             refuse(f"{flag}: must be at least 0")
+    if args.num_frequencies > 20:
+        refuse(f"--num-frequencies {args.num_frequencies}: must be at most 20: the last one is 2**19")
+    if args.latent == "categorical" and args.latent_dim < 2:
+        refuse(f"--latent-dim {args.latent_dim}: a categorical z needs at least 2")
     if args.gamma > 1:
         refuse(f"--gamma {args.gamma}: must be at most 1")
     if args.tau > 1:
@@ -191,6 +196,8 @@ def check_args(args, given):
         refuse(f"--learning-starts {args.learning_starts} must be at least num_envs * (horizon + 2) = {rows}")
     if args.buffer_size < max(args.learning_starts, args.rnd_buffer_size or 0):
         refuse(f"--buffer-size {args.buffer_size} is below --learning-starts or --rnd-buffer-size")
+    if args.resume is None and args.learning_starts >= args.total_timesteps:
+        warn(f"no update: --learning-starts {args.learning_starts} of {args.total_timesteps} steps")
 
     def idle(names, setting):
         for name in sorted(given & names):
@@ -566,6 +573,8 @@ class Replay:
         filled.copy_(state["data"])
         self.head.copy_(state["head"])
         self.filled.copy_(state["filled"])
+        if self.head != self.filled and self.filled < len(self.data):
+            raise ValueError("a replay of another capacity, which was full")
 
 
 # ALGO LOGIC: values and losses
@@ -751,7 +760,7 @@ class Agent(nn.Module):
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
         logs["values"] = values.mean()
-        logs["state_std"] = next_s_target.std((0, 1)).mean()  # near 0: the latent state has collapsed
+        logs["state_std"] = next_s_target.std((0, 1), correction=0).mean()  # near 0: the latent state has collapsed
         return loss, logs
 
     def policy_loss(self, obs, z, alpha):
@@ -848,9 +857,7 @@ def as_cuda_graphs(update, args):
                 with torch.cuda.graph(graph):  # recorded, not run
                     logs = update(replay, *kind)
             except RuntimeError as error:
-                raise RuntimeError(
-                    "no CUDA graph of this update (--no-cudagraphs): has it .item() or an if?"
-                ) from error
+                raise RuntimeError(f"no CUDA graph of the update (.item()? an if? --no-cudagraphs): {error}") from error
             graphs[kind] = flags, graph, logs
         _, graph, logs = graphs[kind]
         graph.replay()

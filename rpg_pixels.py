@@ -211,6 +211,8 @@ def check_args(args, given):
         side = (side - kernel) // stride + 1
     if side < 1:
         refuse(f"--strides {args.strides}: leave nothing of an image of 64 x 64 pixels; 4 2 1 1 does")
+    if args.latent == "categorical" and args.latent_dim < 2:
+        refuse(f"--latent-dim {args.latent_dim}: a categorical z needs at least 2")
     if args.gamma > 1:
         refuse(f"--gamma {args.gamma}: must be at most 1")
     if args.tau > 1:
@@ -226,6 +228,8 @@ def check_args(args, given):
         refuse("--prior-decay-end must come after --prior-decay-start")
     if args.track and find_spec("wandb") is None:
         refuse("--track needs Weights & Biases: pip install wandb")
+    if args.resume is None and args.learning_starts >= args.total_timesteps:
+        warn(f"no update: --learning-starts {args.learning_starts} of {args.total_timesteps} steps")
 
     def idle(names, setting):
         for name in sorted(given & names):
@@ -654,6 +658,8 @@ class Replay:
             filled.copy_(state[name])
         self.head.copy_(state["head"])
         self.filled.copy_(state["filled"])
+        if self.head != self.filled and self.filled < len(self.data):
+            raise ValueError("a replay of another capacity, which was full")
 
 
 # ALGO LOGIC: values and losses
@@ -815,7 +821,7 @@ class Agent(nn.Module):
         loss = args.consistency_coef * consistency_loss + args.reward_coef * reward_loss + args.value_coef * value_loss
         logs |= {"consistency_loss": consistency_loss, "reward_loss": reward_loss, "value_loss": value_loss}
         logs["values"] = values.mean()
-        logs["state_std"] = next_s_target.std((0, 1)).mean()  # near 0: the latent state has collapsed
+        logs["state_std"] = next_s_target.std((0, 1), correction=0).mean()  # near 0: the latent state has collapsed
         return loss, logs
 
     def policy_loss(self, obs, z, alpha):
@@ -932,9 +938,7 @@ def as_cuda_graphs(update, args):
                 with torch.cuda.graph(graph):  # recorded, not run
                     logs = update(replay, *kind)
             except RuntimeError as error:
-                raise RuntimeError(
-                    "no CUDA graph of this update (--no-cudagraphs): has it .item() or an if?"
-                ) from error
+                raise RuntimeError(f"no CUDA graph of the update (.item()? an if? --no-cudagraphs): {error}") from error
             graphs[kind] = flags, graph, logs
         _, graph, logs = graphs[kind]
         graph.replay()
@@ -979,6 +983,8 @@ def evaluate(agent, env, args, stop, run_dir, step, decisions=math.inf):
                 obs, _, _, _, info = env.step(finite(action.cpu().numpy()))
                 age += 1
                 decisions -= 1
+                if age == 20_000:
+                    warn("an evaluation episode has no end so far: --env-kwargs max_episode_steps=N sets one")
             if SUMMARY_KEY not in info:
                 summaries = []
                 break

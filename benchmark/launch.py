@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ class Run:
 
     def command(self, run_dir=None):
         """What is typed to start the run, or to continue it in run_dir."""
-        flags = self.flags if run_dir is None else f"--resume {run_dir}"
+        flags = self.flags if run_dir is None else shlex.join(["--resume", str(run_dir)])
         return f"python {self.script} {flags} --total-timesteps {self.steps} --num-threads 1"
 
     def line(self):
@@ -190,7 +191,7 @@ class Run:
             env.pop("CUDA_VISIBLE_DEVICES", None)
             if self.gpus is not None:
                 env["CUDA_VISIBLE_DEVICES"] = self.gpus
-        _, _, *flags = self.command(state.run_dir).split()
+        _, _, *flags = shlex.split(self.command(state.run_dir))
         child = subprocess.Popen(
             [sys.executable, ROOT / self.script, *flags],
             stdout=subprocess.PIPE,

@@ -382,8 +382,8 @@ def parse_args():
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
     parser.error = refuse  # one line
     args = parser.parse_args()
-    if args.num_z < 1 or args.num_threads < 1 or args.seed < 0:
-        refuse("--num-z and --num-threads must be at least 1, --seed at least 0")
+    if args.num_z < 1 or args.num_threads < 1 or not 0 <= args.seed < 2**63:
+        refuse("--num-z and --num-threads must be at least 1, --seed at least 0 and below 2**63")
     if not args.run_dir.is_dir():
         refuse(f"{args.run_dir} is not the directory of a run")
     if (args.run_dir / "maze.npz").exists():

@@ -12,6 +12,7 @@ paper's curves, digitised from Figs. 6, 7, 11, 12 and 13, are in benchmark/resul
 
 import argparse
 import csv
+import math
 import sys
 import textwrap
 from collections import defaultdict
@@ -45,11 +46,14 @@ LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table 
 
 
 def read(path):
-    """The rows of a CSV as dicts of text."""
+    """The rows of a CSV as dicts of text. ValueError: a seed is no number."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         row.setdefault("return", row.get("episodic_return"))  # its name in older tables
+        row.setdefault("options", "")
+        row.setdefault("seed", "")  # the paper's curves are means
+        int(row["seed"] or 0)
     return rows
 
 
@@ -66,8 +70,8 @@ def curves_of(rows):
                 keys[name] = key
                 curves[name] = defaultdict(lambda: defaultdict(dict))
                 for row in panels[name]:
-                    if row.get(key):
-                        curves[name][row["method"]][row.get("seed")][int(row["step"])] = float(row[key])
+                    if row.get(key) and math.isfinite(float(row[key])):
+                        curves[name][row["method"]][row["seed"]][int(row["step"])] = float(row[key])
                 break
     return curves, keys
 
@@ -149,7 +153,7 @@ def style_of_paper(look):
 
 
 def draw_panel(axis, methods, paper, look):
-    """The curves of one environment; `paper` {method: {None: {step: value}}} may be empty."""
+    """The curves of one environment; `paper` {method: {"": {step: value}}} may be empty."""
     for method in reversed(look):  # the first one ends on top
         if method not in methods:
             continue
@@ -163,7 +167,7 @@ def draw_panel(axis, methods, paper, look):
     end = axis.get_xlim()[1]
     for method, curve in paper.items():
         if method in look:
-            axis.plot(*zip(*curve[None].items()), **style_of_paper(look[method]))
+            axis.plot(*zip(*curve[""].items()), **style_of_paper(look[method]))
     axis.set_xlim(0, end)  # the paper's go on further
     axis.xaxis.set_major_formatter(thousands)
     axis.set_xlabel("environment steps")
@@ -248,7 +252,7 @@ def table(rows, curves, keys, paper):
     for name in sorted(curves):
         digits, levels = (".0f", []) if keys[name] == "return" else (".2f", LEVELS)
         for method in in_order(curves[name]):
-            seeds = dict(sorted(curves[name][method].items(), key=lambda item: int(item[0])))
+            seeds = dict(sorted(curves[name][method].items(), key=lambda item: int(item[0] or 0)))
             successes = [any_success[(*name, method, seed)] for seed in seeds]
             ends = []
             for points, any_points in zip(seeds.values(), successes):
@@ -266,7 +270,7 @@ def table(rows, curves, keys, paper):
                 last = values[:, -1:]
                 low, high = (f"{end[0]:{digits}}" for end in interval(last))
                 line[-1] = f"{last.mean():{digits}} [{low}, {high}] at {thousands(steps[-1])}"
-            points = paper.get((name[0], ""), {}).get(method, {}).get(None)
+            points = paper.get((name[0], ""), {}).get(method, {}).get("")
             if points:
                 end = f"{points[max(points)]:{digits}} at {thousands(max(points))}"
                 line.append(", ".join([*(crossing(points, level) for level in levels), end]))

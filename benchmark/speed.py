@@ -393,7 +393,10 @@ def measure_share(index, counts, barrier, shares):
     """One process of `at_once`: its environment steps a second in each round that it takes part in."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mode, size = ("compiled+graphed", "paper") if device.type == "cuda" else ("eager", "laptop")
+    mode, size = "compiled+graphed", "paper"
+    if device.type == "cpu":
+        keep_freed_memory()
+        mode, size = "eager", "laptop"
     envs, works = parts_of_step(device, mode, size, NUM_ENVS)
     for row, count in enumerate(counts):
         barrier.wait()
@@ -411,14 +414,17 @@ def at_once(counts):
     """Print the environment steps a second of 1, 2, ... runs side by side: how many seeds a machine should make at a
     time. On a GPU at the paper's sizes, compiled and graphed; else at laptop sizes, eager."""
     spawn = multiprocessing.get_context("spawn")
-    barrier, shares = spawn.Barrier(max(counts), timeout=300), spawn.Array("d", len(counts) * max(counts))
+    barrier, shares = spawn.Barrier(max(counts)), spawn.Array("d", len(counts) * max(counts))
     processes = [spawn.Process(target=measure_share, args=(i, counts, barrier, shares)) for i in range(max(counts))]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode != 0 for process in processes):
-        refuse("one of the processes has failed: its error is above", 1)
+    while any(process.is_alive() for process in processes):
+        if any(process.exitcode not in (None, 0) for process in processes):
+            barrier.abort()  # the others need not wait for it
+        time.sleep(0.1)
+    failed = [str(process.exitcode) for process in processes if process.exitcode != 0]
+    if failed:
+        refuse(f"processes have failed, exit codes {', '.join(failed)}", 1)
     for count, each in zip(counts, np.array(shares).reshape(len(counts), -1)):
         print(f"  {count:2} at once: each {each[:count].mean():5.0f} steps a second, together {each.sum():5.0f}")
 

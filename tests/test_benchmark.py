@@ -299,7 +299,7 @@ def test_table_of_runs():
         dict.fromkeys(collect.HEADER, "") | {"env_id": "f", "method": "m", "seed": "1", "step": "1", "return": "7"}
     )
     curves, keys = plot.curves_of(rows)
-    paper = {("e", ""): {"m": {None: {0: 0.0, 100_000: 0.4, 200_000: 0.6, 300_000: 0.55}}}}
+    paper = {("e", ""): {"m": {"": {0: 0.0, 100_000: 0.4, 200_000: 0.6, 300_000: 0.55}}}}
     _, _, *lines = plot.table(rows, curves, keys, paper).splitlines()
     assert lines == [
         "| e o | m | 2 10 | 1k 1k | 2k 1k | 2k – | – – | 0.85/0.90 at 2k, 0.30/1.00 at 3k "
@@ -318,7 +318,7 @@ def test_the_papers_figures():
     assert len(known) > 20
     for e in known:
         name = e.task.split()[0], ""
-        points = paper[name][e.method][None]
+        points = paper[name][e.method][""]
         assert points[max(points)] == pytest.approx(e.final, rel=0.01, abs=0.01), e
         for level, step in ((0.5, e.half), (0.8, e.most)):
             if keys[name] == "success_final":

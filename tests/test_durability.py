@@ -1,5 +1,9 @@
 """Nothing ends a run for good: kill -9, damaged files, a full disk, workers that die or hang, a simulator's nan."""
 
+import dataclasses
+import errno
+import io
+import json
 import os
 import shutil
 import signal
@@ -9,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -16,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmark"))
 import fuzz  # noqa: E402
 import torture  # noqa: E402
 
+import envs  # noqa: E402
 import rpg  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -78,6 +84,44 @@ def test_worker_that_dies(tmp_path):
     assert "at step 120;" in ends_in_order(tmp_path, process, "worker process 0 died")
     (run_dir,) = tmp_path.glob("runs/*")
     assert goes_on(tmp_path, run_dir) == 120
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path):
+    """Nor the second error that torch's writer of zips raises when it closes after the first."""
+
+    class Full(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space left"):
+        envs.replace_file(path, lambda file: torch.save(torch.zeros(3), Full()))
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("latent", "gausian"), ("autotune", 0), ("gamma", "0.99"), ("horizon", 3.0), ("env_options", "fixed-ball")]
+    + [("env_kwargs", [1]), ("num_envs", True), ("env_id", None), ("rnd_buffer_size", "all")],
+)
+def test_flags_of_another_type_are_refused(tmp_path, name, value):
+    saved = dataclasses.asdict(rpg.Args())
+    (tmp_path / "args.json").write_text(json.dumps(saved | {"rnd_buffer_size": 7, "gamma": 1}))
+    assert envs.load_args(tmp_path, rpg.Args).rnd_buffer_size == 7
+    (tmp_path / "args.json").write_text(json.dumps(saved | {name: value}))
+    with pytest.raises(ValueError, match=name):
+        envs.load_args(tmp_path, rpg.Args)
+
+
+def test_runs_is_no_directory(tmp_path):
+    for runs in (tmp_path / "file", tmp_path / "link"):
+        (runs.write_text if runs.name == "file" else runs.symlink_to)("nowhere")
+        with pytest.raises(OSError, match="no directory"):
+            envs.make_run_dir(runs, "e", "x", 1)
 
 
 def test_nan_in_the_first_observation(tmp_path):

@@ -274,6 +274,8 @@ def test_bytes_are_finite():
         envs.finite(obs, np.array([0.0, np.nan]))
     with pytest.raises(envs.NotFinite):
         envs.finite(np.array([np.inf], np.float32))
+    with pytest.raises(envs.NotFinite, match="reward"):  # its square is no float32
+        envs.finite(obs, np.array([0.0, 1e19]))
 
 
 # --- films

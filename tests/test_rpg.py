@@ -741,9 +741,10 @@ def test_an_update_that_waits_for_the_gpu_is_found(monkeypatch):
     args = small_args(batch_size=8)
     agent, update = rpg.Agent(OBS, OBJ, ACT, LAT, args, CPU), rpg.Agent.update
     harmful = [lambda x: x.item(), lambda x: x + torch.tensor([1.0]), lambda x: x.view(1)[x.view(1) > 0]]
+    harmful += [lambda x: x.tolist(), lambda x: x.detach().cpu(), lambda x: torch.equal(x, x), lambda x: f"{x}"]
     for harm in harmful:
         agent.update = lambda *call: harm(update(agent, *call)["model_loss"])  # noqa: B023 (called in this turn)
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, TypeError)):
             check_capturable(agent, random_replay(torch.float32))
 
     @contextlib.contextmanager
@@ -1428,6 +1429,12 @@ def test_replay_in_order_and_its_state(rows):
             rpg.Replay(CAPACITY, *shape, 1, 2, CPU).load_state_dict(state)
     with pytest.raises(ValueError, match="a replay of shape"):  # nor is one environment's spread over three
         other.load_state_dict(state | {"data": state["data"][:, :1]})
+    larger = rpg.Replay(2 * CAPACITY, NUM_ENVS, 2, 1, 2, CPU)
+    if replay.head != replay.filled:  # its oldest row is not the first
+        with pytest.raises(ValueError, match="another capacity"):
+            larger.load_state_dict(state)
+    else:
+        larger.load_state_dict(state)
 
 
 def test_replay_ends_the_running_episodes():
