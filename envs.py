@@ -2236,11 +2236,11 @@ def load_args(run_dir: Path, args_class: type) -> Any:
 
 
 def is_of(value: Any, hint: Any) -> bool:
-    """Whether a flag with this annotation may have the value."""
+    """Whether a flag with the annotation `hint` may have the value: a type, Literal[…], tuple[…] or X | None."""
     arms = get_args(hint)
     if get_origin(hint) is Literal:
         return value in arms
-    if get_origin(hint) is tuple:  # tuple[X, ...], or X for X
+    if get_origin(hint) is tuple:  # tuple[X, ...], or of a fixed length
         if arms[-1] is ...:
             arms = arms[:1] * len(value) if isinstance(value, tuple) else arms
         return isinstance(value, tuple) and len(value) == len(arms) and all(map(is_of, value, arms))
@@ -2399,6 +2399,9 @@ def choose_device(args: Any, given: set[str]) -> Any:
     CPU, with --num-threads threads, or as many as OMP_NUM_THREADS says, if it is set and the flag is not typed."""
     import torch
 
+    cores = os.cpu_count() or 1
+    if args.num_threads > 16 * cores:  # torch crashes at some number
+        refuse(f"--num-threads {args.num_threads}: this machine has {cores} cores")
     if "num_threads" in given or not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(args.num_threads)
     args.num_threads = torch.get_num_threads()

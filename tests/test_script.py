@@ -799,6 +799,9 @@ def test_metaworld_smoke(tmp_path):
         (["--env-id", "Pendulum-v1", "--buffer-size", "1e15"], "a replay of 1,000,000,000,000,000 transitions takes"),
         (["--env-id", "Pendulum-v1", "--hidden-dim", "6000000"], "memory"),
         (["--horizon", "0"], "--horizon 0"),
+        (["--num-threads", "100000"], "--num-threads 100000: this machine has"),
+        (["--num-frequencies", "129"], "--num-frequencies 129: must be at most 20"),
+        (["--latent", "categorical", "--latent-dim", "1"], "needs at least 2"),
         (["--latent", "none", "--latent-dim", "6"], "--latent-dim"),
         (["--batch-size", "4096"], "--learning-starts"),
         (["--resume", "nowhere"], "nowhere"),
@@ -816,6 +819,11 @@ def test_track_names_the_package_it_needs(tmp_path):
     code, _, err = run(tmp_path, "--track")
     assert code == 2 and "pip install wandb" in err and is_one_line(err)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_an_update_says_so(tmp_path):
+    code, _, err = run(tmp_path, *TOY, "--total-timesteps", "50")
+    assert code == 0 and "no update: --learning-starts 50 of 50 steps" in err and is_one_line(err), err
 
 
 def test_track_mirrors_the_run(tmp_path):
