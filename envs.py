@@ -1508,7 +1508,10 @@ class Standard(gym.Wrapper):
         except SystemExit as error:  # it would end the run without a word, perhaps as a success
             raise RuntimeError("the environment's own code calls sys.exit") from error
         if type(reward) is not float:  # of another type, or an array of one
-            reward = np.asarray(reward, np.float64).item()
+            reward = np.asarray(reward, np.float64)
+            if reward.size != 1:
+                raise ValueError(f"a reward has the shape {reward.shape}, it must be one number")
+            reward = reward.item()
         terminated = bool(terminated)
         truncated = bool(truncated)
         success = success_of(info)

@@ -68,12 +68,15 @@ def read(path, *keys):
         return curves
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            name = tuple(row[key] for key in keys)
-            step = float(row["step"])
+            try:
+                name = tuple(row[key] for key in keys)
+                step, coverage = float(row["step"]), float(row["coverage"])
+            except (KeyError, ValueError, TypeError) as error:
+                sys.exit(f"{path}: a row without {error}")
             if name in curves and step <= curves[name][-1][0]:
                 last = curves[name][-1][0]
                 sys.exit(f"{path}: step {step:g} of {', '.join(name)} comes after {last:g}: two runs mixed?")
-            curves[name].append((step, float(row["coverage"])))
+            curves[name].append((step, coverage))
     return curves
 
 

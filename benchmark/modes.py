@@ -481,7 +481,7 @@ def main():
         figure.savefig(args.out / "modes.png", dpi=110)
         print(args.out / "modes.png")
         if renders:
-            fps = env.metadata.get("render_fps", 25) / every
+            fps = envs.frame_rate(env.metadata.get("render_fps")) / every
             write_video(args.out / "modes.mp4", episodes, colours, fps)
             print(args.out / "modes.mp4")
     except (OSError, ValueError) as error:

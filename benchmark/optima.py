@@ -122,7 +122,11 @@ def read_table(table):
         reader = csv.DictReader(file)
         if reader.fieldnames != HEADER:
             raise ValueError(f"{table} is not a CSV of optima.py: its first line is not {','.join(HEADER)}")
-        return list(reader)
+        rows = list(reader)
+    for row in rows:
+        if row["env_id"] not in TASKS or not row["step"].isdecimal():
+            raise ValueError(f"{table} has a row of {row['env_id']!r} at step {row['step']!r}")
+    return rows
 
 
 def stack(row):
