@@ -2624,7 +2624,9 @@ def end_on_error(error: BaseException, step: int, run_dir: Path) -> None:
     goes_on = f"at step {step}; --resume {short(run_dir)} goes on from the newest checkpoint, if any"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a kill while it compiles cuts files
         refuse(
-            f"--compile needs g++, or its cache, /tmp/torchinductor_*, deleted: {one_line(error)[:90]}...; {goes_on}", 1
+            f"--compile was interrupted, or needs g++, or its cache, /tmp/torchinductor_*, deleted: "
+            f"{one_line(error)[:90]}...; {goes_on}",
+            1,
         )
     if isinstance(error, OSError) and not raised_by_environment(error):
         refuse(f"{one_line(error)}, {goes_on}", 1)
