@@ -268,7 +268,7 @@ def test_model_loss_equals_loops(horizon):
         reward_error,
         value_error,
         np.mean(values),
-        np.std(targets, axis=0, ddof=1).mean(),
+        np.std(targets, axis=0).mean(),
     ]
     np.testing.assert_allclose([x.item() for x in [loss, *logs.values()]], expected, rtol=1e-6)
 
