@@ -755,7 +755,7 @@ class Agent(nn.Module):
                 compiled = torch.compile(getattr(self, name), fullgraph=True, options={"fallback_random": True})
                 setattr(self, name, compiled)
         if args.cudagraphs and device.type == "cuda":
-            self.update = as_cuda_graphs(self.update, args)
+            self.update = as_cuda_graphs(self)
 
     def optimizers(self):
         """{name: optimiser} of all that this agent has."""
@@ -920,26 +920,31 @@ class Agent(nn.Module):
         return {name: value.detach() for name, value in logs.items()}
 
 
-def as_cuda_graphs(update, args):
-    """`update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager calls:
-    the same kernels and random numbers, launched at once. It is recorded again when `args` have changed; else what
-    changes between updates must be in tensors, for a graph repeats numbers and branches of Python's as they were. A
-    call's logs are overwritten by the next of its kind. Raises RuntimeError if the update waits for the GPU."""
-    calls, graphs = Counter(), {}
+def as_cuda_graphs(agent):
+    """`agent.update` of one replay, where each kind, (with_policy, with_target), becomes a CUDA graph after some eager
+    calls: the same kernels and random numbers, launched at once. It is recorded again when args or learning rates have
+    changed; else what changes between updates must be in tensors, for a graph repeats numbers and branches of Python's
+    as they were. A call's logs are overwritten by the next of its kind. Raises RuntimeError if the update waits for the
+    GPU."""
+    update, calls, graphs = agent.update, Counter(), {}
+
+    def settings():
+        groups = [group for optimizer in agent.optimizers().values() for group in optimizer.param_groups]
+        return [*vars(agent.args).values(), *[group["lr"] for group in groups]]
 
     def update_or_replay(replay, *kind):
         calls[kind] += 1
         if calls[kind] <= GRAPH_WARMUP:  # makes Adam's state, library handles, compiled code
             return update(replay, *kind)
-        if kind not in graphs or graphs[kind][0] != vars(args):
-            flags = vars(args).copy()
+        if kind not in graphs or graphs[kind][0] != settings():
+            recorded_with = settings()
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph):  # recorded, not run
                     logs = update(replay, *kind)
             except RuntimeError as error:
                 raise RuntimeError(f"no CUDA graph of the update (.item()? an if? --no-cudagraphs): {error}") from error
-            graphs[kind] = flags, graph, logs
+            graphs[kind] = recorded_with, graph, logs
         _, graph, logs = graphs[kind]
         graph.replay()
         return logs

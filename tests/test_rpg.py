@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -687,7 +688,7 @@ def test_compiled_updates_are_the_eager_ones():
 
 def test_each_kind_of_update_becomes_one_graph(monkeypatch):
     """Three eager calls of a kind, then one capture, in which nothing runs, then replays of what was captured; a new
-    capture when a flag has changed, as by a schedule of a fork."""
+    capture when a flag or a learning rate has changed, as by a schedule of a fork."""
     log, capturing = [], []
 
     class Graph:
@@ -708,16 +709,20 @@ def test_each_kind_of_update_becomes_one_graph(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    args = small_args()
-    graphed = rpg.as_cuda_graphs(update, args)
+    group = {"lr": 1.0}
+    optimizers = {"adam": types.SimpleNamespace(param_groups=[group])}
+    agent = types.SimpleNamespace(update=update, args=small_args(), optimizers=lambda: optimizers)
+    graphed = rpg.as_cuda_graphs(agent)
     for i in range(12):
         assert graphed("ring", i % 2 == 1, False) == {"logs of": (i % 2 == 1, False), "replay": "ring"}
     for kind in ((False, False), (True, False)):
         assert [what for what, of in log if of == kind] == ["eager"] * 3 + ["capture"] + ["replay"] * 3
     assert len(log) == 14  # the first call after a capture replays it
-    args.beta /= 2
+    agent.args.beta /= 2
     graphed("ring", True, False), graphed("ring", True, False)
-    assert [what for what, _ in log[14:]] == ["capture", "replay", "replay"]
+    group["lr"] /= 2
+    graphed("ring", True, False), graphed("ring", True, False)
+    assert [what for what, _ in log[14:]] == ["capture", "replay", "replay"] * 2
 
 
 @pytest.mark.parametrize(
@@ -754,7 +759,8 @@ def test_an_update_that_waits_for_the_gpu_is_found(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    graphed = rpg.as_cuda_graphs(lambda *call: {}, args)
+    agent.update = lambda *call: {}
+    graphed = rpg.as_cuda_graphs(agent)
     for _ in range(rpg.GRAPH_WARMUP):
         graphed("ring", True, True)
     with pytest.raises(RuntimeError, match="--no-cudagraphs"):
