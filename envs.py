@@ -1436,7 +1436,7 @@ def is_opengl_error(error: Exception) -> bool:
 
 
 SUMMARY = ("episodic_return", "episodic_length", "success_final", "success_any")
-SUMMARY_HEADER = "step,episode,return,length,success_final,success_any"  # of an eval.csv
+SUMMARY_HEADER = ",".join(["step", "episode", *(name.replace("episodic_", "") for name in SUMMARY)])  # of an eval.csv
 
 
 SUMMARY_KEY = "rpg_summary"  # of an info; not "summary", which environments have themselves
@@ -2243,10 +2243,12 @@ def is_of(value: Any, hint: Any) -> bool:
     arms = get_args(hint)
     if get_origin(hint) is Literal:
         return value in arms
-    if get_origin(hint) is tuple:  # tuple[X, ...], or of a fixed length
-        if arms[-1] is ...:
-            arms = arms[:1] * len(value) if isinstance(value, tuple) else arms
-        return isinstance(value, tuple) and len(value) == len(arms) and all(map(is_of, value, arms))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arms[-1] is ...:  # tuple[X, ...], of any length
+            arms = arms[:1] * len(value)
+        return len(value) == len(arms) and all(map(is_of, value, arms))
     if arms:  # X | None
         return any(is_of(value, arm) for arm in arms)
     if hint is float:
