@@ -1202,9 +1202,9 @@ def failure(error: BaseException) -> str:
     text = type(error).__name__
     if message:
         text += f": {message}"
-    installed = (sys.prefix, sys.base_prefix, __file__, "<")
+    installed = (sys.prefix, sys.base_prefix, "<")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(installed)]
-    if frames:
+    if frames and frames[-1].filename != __file__:
         text += f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
     return text
 
@@ -1847,7 +1847,7 @@ def pixel_sizes(env: gym.Env) -> tuple[tuple[int, int, int, int], int]:
     return shape, env.action_space.shape[0]
 
 
-WORKER_TIMEOUT = int(os.environ.get("RPG_WORKER_TIMEOUT", 60))  # seconds a worker may take for a step or a reset
+WORKER_TIMEOUT = os.environ.get("RPG_WORKER_TIMEOUT", "60")  # seconds a worker may take for a step or a reset
 
 
 class Workers(gym.vector.AsyncVectorEnv):
@@ -1863,7 +1863,8 @@ class Workers(gym.vector.AsyncVectorEnv):
         try:
             ask(*args, **kwargs)
             for i, pipe in enumerate(self.parent_pipes):
-                if not any(pipe.poll(1.0) for _ in range(WORKER_TIMEOUT)):  # not one long wait, which Ctrl-Z would end
+                seconds = range(int(WORKER_TIMEOUT))  # not one long wait, which Ctrl-Z would end
+                if not any(pipe.poll(1.0) for _ in seconds):
                     raise TimeoutError(f"worker process {i} gave no answer in {WORKER_TIMEOUT} s (RPG_WORKER_TIMEOUT)")
             return answer()
         except (ConnectionError, EOFError, TimeoutError) as error:
@@ -1927,6 +1928,8 @@ def make_vector_env(
         makers.append(functools.partial(make, env_id, env_seed, None, tuple(options), env_kwargs, frames))
     mode = gym.vector.AutoresetMode.NEXT_STEP
     if async_envs:
+        if not WORKER_TIMEOUT.isdecimal() or int(WORKER_TIMEOUT) == 0:
+            raise ValueError(f"RPG_WORKER_TIMEOUT={WORKER_TIMEOUT}: must be whole seconds, e.g. 300")
         handlers = {}
         for name in ("SIGINT", "SIGHUP"):  # ignored by the workers, to whom a terminal sends them too
             if hasattr(signal, name):

@@ -61,6 +61,7 @@ from envs import (
     derive_seeds,
     end_on_error,
     end_on_nan,
+    failure,
     figures,
     finite,
     introduce,
@@ -76,6 +77,7 @@ from envs import (
     parse_args,
     parse_env_kwargs,
     pixel_sizes,
+    raised_by_environment,
     read_checkpoint,
     read_summaries,
     refuse,
@@ -1049,8 +1051,10 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             try:
                 evaluate(agent, eval_env, args, stop, Path(folder), global_step, decisions=1)
-            except NotFinite as error:
-                refuse(f"{args.env_id}: {error} in its first step", 1)
+            except Exception as error:
+                if not isinstance(error, NotFinite) and not raised_by_environment(error):
+                    raise  # of this file, where a traceback helps
+                refuse(f"{args.env_id}: its first step fails: {failure(error)}", 1)
 
     # a new run, or the newest checkpoint of an old one
     updates, episodes, recent, eval_due = 0, 0, [], False

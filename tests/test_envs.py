@@ -921,6 +921,13 @@ def test_an_environment_s_own_mistake_is_one_line(where, words):
 # --- several environments
 
 
+@pytest.mark.parametrize("seconds", ["5m", "0", ""])
+def test_the_workers_time_limit_is_seconds(monkeypatch, seconds):
+    monkeypatch.setattr(envs, "WORKER_TIMEOUT", seconds)
+    with pytest.raises(ValueError, match=f"RPG_WORKER_TIMEOUT={seconds}: must be whole seconds"):
+        make_vector_env("toy_envs:Toy-v0", 2, 1, async_envs=True)
+
+
 def test_next_step_autoreset(counters):
     """The row after an episode's end is the next episode's first observation: its action is ignored, its reward 0."""
     vector = make_vector_env("counters:Counter-v0", 2, seed=1)

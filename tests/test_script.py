@@ -354,10 +354,12 @@ def test_odd_environments_are_evaluated_and_filmed(tmp_path, env_id):
     assert len(list(run_dir.glob("videos/*.mp4"))) == (0 if fails else 2)
 
 
-def test_what_is_wrong_in_an_evaluation_shows_before_training(tmp_path):
+@pytest.mark.parametrize("error, names", [("file", "mesh.stl' (faulty_envs.py, line "), ("exit", "sys.exit")])
+def test_what_is_wrong_in_an_evaluation_shows_before_training(tmp_path, error, names):
     """One decision is evaluated before a run's directory is made."""
-    code, _, err = run(tmp_path, *FAULTY, *TINY, "--env-kwargs", "at=1", "error=file")
-    assert code != 0 and "mesh.stl" in err and not list(tmp_path.iterdir())
+    code, _, err = run(tmp_path, *FAULTY, *TINY, "--env-kwargs", "at=1", f"error={error}")
+    assert code == 1 and err.startswith("rpg.py: error: faulty_envs:Faulty-v0: its first step fails: ")
+    assert names in err and err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_a_killed_evaluation_is_made_up(tmp_path):
