@@ -90,8 +90,8 @@ ROWS = [
 
     ("fig6", "cabinet-dense", "rpg", RPG, DENSE_RPG, DENSE, 400_000, "", 800_000, 379_000, 402_000, 0.98),
     ("fig6", "cabinet-dense", "mbsac", RPG, DENSE_NO_Z, DENSE, 400_000, "", 800_000, None, None, 0.17),
-    ("fig6", "ant-push", "rpg", RPG, ANT_RPG, SPARSE, 800_000, "", M, 551_000, None, 0.72),
-    ("fig6", "ant-push", "mbsac", RPG, ANT_NO_Z, SPARSE, 800_000, "", M, None, None, 0.23),
+    ("fig6", "ant-push", "rpg", RPG, ANT_RPG, SPARSE, 560_000, "", M, 551_000, None, 0.72),
+    ("fig6", "ant-push", "mbsac", RPG, ANT_NO_Z, SPARSE, 400_000, "", M, None, None, 0.23),
 
     ("fig7", "metaworld-stick-pull", "rpg", RPG, "", SPARSE, M, "", 2 * M, 826_000, None, 0.75),
     ("fig7", "metaworld-stick-pull", "mbsac", RPG, NO_Z, SPARSE, M, "", 2 * M, None, None, 0.11),
