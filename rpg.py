@@ -133,7 +133,7 @@ class Args:
     num_frequencies: int = 6  # of the positional encoding of object coordinates (paper Table 1); 0: no encoding
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' value errors, summed (official sparse runs: the same)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' summed value errors (official sparse runs: 1, mean)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z; none is the paper's MBSAC: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1)
@@ -155,7 +155,7 @@ class Args:
 
 N_STEP_DECAY = 0.97  # V_est weights its k-step estimates by 0.97^(k-1) (official code)
 PRIOR_STD_END = 0.05  # of a learned Gaussian π(z|s₁) when its entropy has fallen; 1 before (ours)
-PRIOR_MEAN_BOUND = 2.0  # of its mean: z much beyond those of N(0, I) were never trained (ours)
+PRIOR_MEAN_BOUND = 2.0  # of each entry of its mean: z far beyond those of N(0, I) were never trained (ours)
 RND_WARMUP = 100  # updates before RND's normaliser counts (official code)
 RND_CLIP = 100.0  # bound of the bonus, in standard deviations (official code)
 LOG_FREQUENCY = 1_000  # environment steps between rows of losses
@@ -236,8 +236,8 @@ def check_args(args, given):
 
 def z_is_due(age):
     """Whether z is drawn at step `age` (a number or an array) of an episode: at its first one, in training and
-    evaluation. (The replay holds the z of each step; only start_obs, for a learned π(z|s₁), takes it to be drawn once
-    an episode.)"""
+    evaluation. (The replay holds the z of each step. What takes z to stay: imagined steps, and start_obs, for a learned
+    π(z|s₁).)"""
     return age == 0
 
 
@@ -332,7 +332,7 @@ class Prior(nn.Module):
         self.categorical = args.latent == "categorical"
         self.latent_dim = latent_dim
         self.net = mlp(args.state_dim, args.hidden_dim, latent_dim) if args.learned_prior else None
-        self.register_buffer("share", torch.ones(()), persistent=False)  # of the fixed prior's entropy: the target
+        self.register_buffer("share", torch.ones(()), persistent=False)  # 1 before the decay, 0 after it
         self.register_buffer("alpha", torch.ones(()))  # α_z
         self.register_buffer("std", torch.ones(()))  # σ
         self.register_buffer("value_variance", torch.zeros(()))  # running mean of (V(s₁, z) − V(s₁, z′))² over z ≠ z′
@@ -367,7 +367,8 @@ class Prior(nn.Module):
         with torch.no_grad():
             differs = (z[0] != z[1]).any(-1)
             variance = (differs * (v_est[0] - v_est[1]).square()).sum() / differs.sum().clamp(min=1)
-            variance = torch.where(self.value_variance == 0, variance, self.value_variance.lerp(variance, 0.01))
+            weight = 0.01 * differs.any()  # where all pairs are equal, there is nothing to learn of it
+            variance = torch.where(self.value_variance == 0, variance, self.value_variance.lerp(variance, weight))
             self.value_variance.copy_(variance)
             v_est = v_est / variance.sqrt().clamp(min=1e-8)
         if self.categorical:  # α_z log π(z|s₁) is φ, and ∇ log π is ∇φ / α_z, but for what the two draws share
@@ -777,7 +778,7 @@ class Agent(nn.Module):
         args, logs = self.args, {}
         segments = replay.sample_segments(args.batch_size, args.horizon)
 
-        # the density estimator g, on states of the whole replay (Sec. 4.3.2)
+        # the density estimator g, on states of the replay (Sec. 4.3.2)
         if self.rnd is not None:
             states = replay.sample_states(args.batch_size, args.rnd_buffer_size)
             rnd_loss = self.rnd_loss(states.obs)

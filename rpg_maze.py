@@ -119,7 +119,7 @@ class Args:
     num_frequencies: int = 6  # of the positional encoding, for all networks (paper Table 1); 0: none (Fig. 8D)
     consistency_coef: float = 1000.0  # L1 of Eq. 4, weight of the latent state's error (official sparse runs: 10000)
     reward_coef: float = 0.5  # L2 of Eq. 4, weight of the reward's error (official sparse runs: 10)
-    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' value errors, summed (official sparse runs: the same)
+    value_coef: float = 0.5  # L3 of Eq. 4, weight of the twins' summed value errors (official sparse runs: 1, mean)
     # --- latent policy
     latent: Literal["gaussian", "categorical", "none"] = "gaussian"  # z (Fig. 8A); none: no z anywhere
     latent_dim: int = 12  # dimensions, or categories, of z (paper Table 1; Fig. 8C)
@@ -779,7 +779,7 @@ class Agent(nn.Module):
         args, logs = self.args, {}
         segments = replay.sample_segments(args.batch_size, args.horizon)
 
-        # the density estimator g, on states of the whole replay (Sec. 4.3.2)
+        # the density estimator g, on states of the replay (Sec. 4.3.2)
         if self.rnd is not None:
             states = replay.sample_states(args.batch_size, args.rnd_buffer_size)
             rnd_loss = self.rnd_loss(states.obs)

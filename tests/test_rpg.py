@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import check_capturable
-from scipy import stats
+from scipy import optimize, special, stats
 
 import envs
 import rpg
@@ -1004,8 +1004,8 @@ def test_prior_sampling_with_a_generator_leaves_the_global_rng_alone(latent):
 
 # the prior's loss and entropy
 def test_prior_loss_gradient_is_that_of_the_bandit_objective():
-    """Expected over all pairs of draws, it is −α_z d/dlogits Σ_z p(z)(V(z) − α_z log p(z)), here by finite differences;
-    d/dφ is d/dlogits / α_z, and two draws count twice."""
+    """Expected over all pairs of draws, it is −α_z d/dφ Σ_z p(z)(V(z) − α_z log p(z)), p = softmax(φ/α_z), by finite
+    differences."""
     phi, v, alpha = np.array([0.5, -1.0, 1.5]), np.array([2.0, -1.0, 0.3]), 0.7
 
     def objective(phi):
@@ -1056,8 +1056,8 @@ def test_gaussian_prior_loss_is_the_score_function_s():
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
 def test_categorical_prior_s_entropy_follows_its_target(spread):
-    """A bandit of 12 arms whose values differ by `spread`: while the target falls from log 12 to 0 the entropy at
-    states that the update did not see stays within 2 % of log 12, half-way π is softmax(V / α_z), at the end the best
+    """A bandit of 12 arms whose values differ by `spread`: while the target falls from log 12 to 0 the entropy stays
+    within 2 % of it, at states that the update did not see too; half-way π is softmax(V / α_z), at the end the best
     arm."""
     torch.manual_seed(0)
     prior = rpg.Prior(12, small_args(latent="categorical", latent_dim=12, learned_prior=True, hidden_dim=32))
@@ -1074,15 +1074,43 @@ def test_categorical_prior_s_entropy_follows_its_target(spread):
         loss.backward()
         adam.step()
         entropy = prior.follow_target(s).item()
-        if i % 100 == 0:
+        if i % 10 == 0:
             p = (prior(torch.randn(500, 5)) / prior.alpha).softmax(-1).detach().numpy().clip(1e-30)
             unseen = -(p * np.log(p)).sum(-1).mean()
-            assert abs(unseen - (1 - i / steps) * math.log(12)) < 0.02 * math.log(12), i
-            assert abs(entropy - (1 - i / steps) * math.log(12)) < 1e-3 * math.log(12), i
+            target = (1 - i / steps) * math.log(12)
+            assert abs(unseen - target) < 0.02 * target + 1e-3, i
+            assert abs(entropy - target) < 1e-3 * math.log(12), i
         if i == steps // 2:
             boltzmann = (v / prior.value_variance.sqrt() / prior.alpha).softmax(-1).numpy()
             np.testing.assert_allclose(p.mean(0), boltzmann, atol=0.05)
     assert (prior.sample(torch.randn(500, 5)) @ v).mean() > 0.9 * spread
+
+
+def test_the_spread_of_values_outlives_batches_of_one_z():
+    """Once π(z|s₁) has settled, most pairs of draws are equal, and say nothing of how values differ over z."""
+    prior, s, eye = learned_prior("categorical", [0.0] * 3), torch.zeros(1, 5, dtype=torch.float64), torch.eye(3)
+    v_est = torch.tensor([[5.0], [2.0]], dtype=torch.float64)
+    prior.loss(s, eye[[0, 1], None].double(), v_est)
+    assert prior.value_variance.item() == 9
+    for _ in range(1000):
+        prior.loss(s, eye[[0, 0], None].double(), v_est)
+    assert prior.value_variance.item() == 9
+
+
+@pytest.mark.parametrize("phi", [[0.5, -1.0, 1.5], [50.0, -100.0, 150.0]])
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.1, 0.01])
+def test_alpha_z_is_the_root_of_entropy_minus_target(phi, share):
+    """By scipy's root finder, in float64."""
+    prior, s = learned_prior("categorical", phi), torch.zeros(4, 5, dtype=torch.float64)
+    prior.share.fill_(share)
+    entropy = prior.follow_target(s).item()
+    assert entropy == pytest.approx(share * math.log(3), rel=1e-4)
+    if share < 1:  # else any large α_z will do
+
+        def excess(log_alpha):
+            return stats.entropy(special.softmax(np.array(phi) / math.exp(log_alpha))) - share * math.log(3)
+
+        assert prior.alpha.item() == pytest.approx(math.exp(optimize.brentq(excess, -6, 12)), rel=1e-3)
 
 
 def test_gaussian_prior_s_entropy_follows_its_target():

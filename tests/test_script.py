@@ -696,6 +696,17 @@ def test_every_variant_trains(tmp_path, flags, dropped):
     assert ("losses/alpha_loss" in logged) == ("--no-autotune" not in flags)
 
 
+def test_the_prior_s_entropy_falls_on_schedule(tmp_path):
+    """Rows of losses are means over the updates before them: from step 50 to 200, and to 400."""
+    flags = "--latent categorical --learned-prior --prior-decay-start 100 --prior-decay-end 300".split()
+    code, out, err = run(tmp_path, *TOY, *flags)
+    assert code == 0, err
+    rows = scalars(tmp_path / json.loads(out.splitlines()[-1])["run_dir"])["losses/prior_entropy"]
+    for (step, entropy), steps in zip(rows, [np.arange(50, 200), np.arange(200, 400)], strict=True):
+        target = np.interp(steps, (100, 300), (1, 0)).mean() * np.log(3)
+        assert entropy == pytest.approx(target, abs=0.03), step
+
+
 def test_integers_as_they_are_written(monkeypatch, capsys):
     """2e6 wherever an integer is meant; beyond 2**53 exactly; 1.5 is none."""
     monkeypatch.setattr(sys, "argv", ["rpg.py", *"--total-timesteps 2e6 --seed 9007199254740993 --tau 1e-2".split()])
