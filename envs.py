@@ -702,6 +702,10 @@ class AntPush(Task):
         spec.option.timestep = ANT_TIMESTEP  # with Runge-Kutta, as in the file
         for actuator in spec.actuators:
             actuator.gear[0] = ANT_GEAR
+        for geom in spec.geoms:  # the ant, seen from 38 m away on a plain floor
+            geom.material = ""
+            geom.rgba = (0.1, 0.2, 0.9, 1.0)
+        spec.geom("floor").rgba = (0.85, 0.85, 0.85, 1.0)
         box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "conaffinity": 1}  # the ant's own parts have 0
         slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "limited": False, "damping": 0.0, "armature": 0.0}
         half = ANT_CELL / 2.0
