@@ -2,6 +2,7 @@
 
     python benchmark/optima.py benchmark/results/optima.csv runs/cabinet-dense__*   # adds runs, draws optima_TASK.png
     python benchmark/optima.py benchmark/results/optima.csv                         # only draws
+    python benchmark/optima.py benchmark/results/optima.csv --table                 # no picture, what results.md shows
 
 The two dense tasks of the paper's Fig. 6 have a local optimum: in cabinet-dense the nearer, left door; in ant-push the
 block pushed forward, which closes the way to the upper room. Counted are the last states of the whole episodes in the
@@ -14,6 +15,7 @@ prior_entropy (of π(z|s₁), nats, its mean over these steps; empty without a l
 
 import argparse
 import csv
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -38,6 +40,7 @@ import envs  # noqa: E402
 import rpg  # noqa: E402
 
 EVERY = 20_000  # environment steps between two rows
+OF_TABLE = 100_000  # environment steps in a cell of the table
 LEVELS = 20  # of a cell of the picture
 HEADER = ["env_id", "method", "seed", "step", "z", "episodes", "local", "best", "prior_entropy", "commit"]
 RUN = HEADER[:3]  # the columns that tell runs apart
@@ -202,10 +205,32 @@ def draw(env_id, rows):
     return figure
 
 
+def table(rows):
+    """Markdown: a line a run, and for every OF_TABLE steps the shares of its episodes that end in either optimum."""
+    totals = defaultdict(lambda: np.zeros(3))  # (run, cell) -> episodes, of these in the local one, in the best one
+    for row in rows:
+        cell = math.ceil(int(row["step"]) / OF_TABLE)
+        episodes = int(row["episodes"])
+        totals[tuple(row[key] for key in RUN), cell] += episodes * np.array(
+            [1, float(row["local"]), float(row["best"])]
+        )
+    last = max(cell for _, cell in totals)
+    lines = [["task", "method", "seed", *[f"to {cell * OF_TABLE // 1000}k" for cell in range(1, last + 1)]]]
+    lines.append(["---"] * len(lines[0]))
+    for env_id, method, seed in sorted({run for run, _ in totals}, key=lambda run: (run[0], run[1] != "rpg", run)):
+        line = [env_id, LABELS.get(method, method), seed]
+        for cell in range(1, last + 1):
+            found = totals.get(((env_id, method, seed), cell))
+            line.append("" if found is None else f"{found[1] / found[0]:.2f} {found[2] / found[0]:.2f}")
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="the CSV, which is made if it is not there")
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="runs of rpg.py on a task of TASKS")
+    parser.add_argument("--table", action="store_true", dest="as_table", help="only print a table, in Markdown")
     parser.error = envs.refuse  # one line
     args = parser.parse_args()
     try:
@@ -226,6 +251,9 @@ def main():
         )
     try:
         write_table(args.table, rows, HEADER)
+        if args.as_table:
+            print(table(rows))
+            return
         for env_id in dict.fromkeys(row["env_id"] for row in rows):
             picture = args.table.with_name(f"{args.table.stem}_{env_id}.png")
             draw(env_id, [row for row in rows if row["env_id"] == env_id]).savefig(picture, dpi=130)

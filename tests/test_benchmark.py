@@ -614,6 +614,16 @@ def test_optima_of_a_run(tmp_path, monkeypatch, latent):
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 50
 
 
+def test_table_of_optima():
+    """Shares of all episodes of 100 000 steps, however many a z has of them; a step of 100 000 is in the first cell."""
+    names = ["step", "z", "episodes", "local", "best"]
+    shares = [(20_000, 0, 30, 0.5, 0.0), (100_000, 1, 10, 0.1, 0.2), (220_000, 0, 4, 0.25, 0.75)]
+    run = {"env_id": "ant-push", "method": "rpg", "seed": "1"}
+    rows = [run | {name: str(value) for name, value in zip(names, values)} for values in shares]
+    line = optima.table(rows).splitlines()[-1]
+    assert line == "| ant-push | RPG | 1 | 0.40 0.05 |  | 0.25 0.75 |"
+
+
 @pytest.mark.parametrize("env_id", [*envs.TASKS, "metaworld-basketball"])
 def test_panels_show_what_they_say(env_id):
     """Every axis of our environments is an entry that the observation has; places in metres lie in the arena."""
