@@ -1866,8 +1866,8 @@ class Workers(gym.vector.AsyncVectorEnv):
     def _watch(self, ask: Callable, answer: Callable, *args: Any, **kwargs: Any) -> tuple:
         try:
             ask(*args, **kwargs)
+            seconds = range(int(WORKER_TIMEOUT))  # not one long wait, which Ctrl-Z would end
             for i, pipe in enumerate(self.parent_pipes):
-                seconds = range(int(WORKER_TIMEOUT))  # not one long wait, which Ctrl-Z would end
                 if not any(pipe.poll(1.0) for _ in seconds):
                     raise TimeoutError(f"worker process {i} gave no answer in {WORKER_TIMEOUT} s (RPG_WORKER_TIMEOUT)")
             return answer()
