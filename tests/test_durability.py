@@ -136,7 +136,7 @@ def test_worker_that_is_stopped(tmp_path):
     """It gives no answer, and only SIGKILL ends it."""
     flags = ["--env-id", "toy_envs:Toy-v0", *TINY, "--async-envs", "--total-timesteps", "1000000"]
     process = start(tmp_path, *flags)
-    while not list(tmp_path.glob("runs/*/model.pt")):
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in torture.processes(str(tmp_path))}
@@ -161,7 +161,7 @@ def test_full_disk(tmp_path, limit):
 
 def test_directory_that_goes_away(tmp_path):
     process = start(tmp_path, "--env-id", "toy_envs:Toy-v0", *TINY, "--total-timesteps", "1000000")
-    while not list(tmp_path.glob("runs/*/model.pt")):
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     (run_dir,) = tmp_path.glob("runs/*")

@@ -407,7 +407,7 @@ def test_looking_at_a_running_run_does_it_no_harm(tmp_path):
     """--total-timesteps 0 beside the trainer only prints; a second trainer is refused; the first one goes on and ends
     well, its log complete."""
     process = start(tmp_path, *TOY, *FOREVER)
-    wait_for(process, lambda: list(tmp_path.glob("runs/*/model.pt")))
+    wait_for(process, lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
     (run_dir,) = tmp_path.glob("runs/*")
     code, out, err = run(tmp_path, "--resume", run_dir, "--total-timesteps", "0", "--eval-episodes", "3")
     assert code == 0 and "another process" in err and is_one_line(err), err
@@ -485,7 +485,7 @@ def test_the_first_signal_ends_an_endless_evaluation_too(tmp_path):
         processes[number] = start(cwd, "--env-id", "toy_envs:Toy/Endless-v0", *TINY, *FOREVER)
     for number, process in processes.items():
         cwd = tmp_path / number.name
-        wait_for(process, lambda: list(cwd.glob("runs/*/model.pt")))
+        wait_for(process, lambda: list(cwd.glob("runs/*/checkpoint.pt")))
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(number)
@@ -515,7 +515,7 @@ def test_ctrl_c_with_workers(tmp_path):
 def test_the_second_signal_ends_a_step_that_hangs(tmp_path):
     """At once, and the newest checkpoint stands."""
     process = start(tmp_path, "--env-id", "toy_envs:ToyHang-v0", *UNEVALUATED)
-    wait_for(process, lambda: list(tmp_path.glob("runs/*/model.pt")))
+    wait_for(process, lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
     (run_dir,) = tmp_path.glob("runs/*")
     time.sleep(1)
     process.terminate()
