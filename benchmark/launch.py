@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import EXPERIMENTS  # noqa: E402
 
-from envs import Stop, refuse, say, short  # noqa: E402
+from envs import Stop, lock, refuse, say, short  # noqa: E402
 
 LOGS = Path("runs/.launch")
 TRIES = 3  # starts of a job that is killed each time before a new checkpoint
@@ -183,6 +183,10 @@ class Run:
 
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, stop)
+        own = LOGS / f"{self.name}.lock"
+        own.touch()
+        while not lock(own) and not received:  # another launch.py's job is about to start this run, or runs it
+            time.sleep(1)
         state = self.state()
         if state.text in ("done", "running") or received:
             return 0

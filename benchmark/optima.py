@@ -31,7 +31,7 @@ import torch
 from collect import read_commit, write_table
 from matplotlib.patches import Patch
 from modes import ends_whole, read_replay
-from plot import LABELS, thousands
+from plot import LABELS, in_order, thousands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,7 +162,7 @@ def draw(env_id, rows):
     runs = defaultdict(list)  # (method, seed) -> rows
     for row in rows:
         runs[row["method"], row["seed"]].append(row)
-    methods = sorted({method for method, _ in runs}, key=lambda name: (name not in LABELS, name != "rpg", name))
+    methods = in_order({method for method, _ in runs})
     seeds = sorted({seed for _, seed in runs}, key=int)
     end = max(int(row["step"]) for row in rows)
     heights = [1.0 if any(row["z"] for row in rows if row["method"] == method) else 0.35 for method in methods]
@@ -217,7 +217,9 @@ def table(rows):
     last = max(cell for _, cell in totals)
     lines = [["task", "method", "seed", *[f"to {cell * OF_TABLE // 1000}k" for cell in range(1, last + 1)]]]
     lines.append(["---"] * len(lines[0]))
-    for env_id, method, seed in sorted({run for run, _ in totals}, key=lambda run: (run[0], run[1] != "rpg", run)):
+    methods = in_order({row["method"] for row in rows})
+    runs = {run for run, _ in totals}
+    for env_id, method, seed in sorted(runs, key=lambda run: (run[0], methods.index(run[1]), int(run[2]))):
         line = [env_id, LABELS.get(method, method), seed]
         for cell in range(1, last + 1):
             found = totals.get(((env_id, method, seed), cell))
@@ -250,7 +252,8 @@ def main():
             f"no run of {' or '.join(TASKS)} with a checkpoint among the arguments: runs/{next(iter(TASKS))}__*"
         )
     try:
-        write_table(args.table, rows, HEADER)
+        if args.run_dirs:
+            write_table(args.table, rows, HEADER)
         if args.as_table:
             print(table(rows))
             return

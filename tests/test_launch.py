@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +96,25 @@ def test_a_job_that_is_killed_and_stopped(tmp_path):
     code, out, err = run_script(tmp_path, "benchmark/launch.py", "toy", "--seeds", 1, 2, "--list", before=before)
     assert code == 0 and not err, err
     assert [line.split("trouble")[0].split() for line in out.splitlines()] == [["done", "toy"], ["not", "begun", "toy"]]
+
+
+def test_two_launchers_start_a_run_once(tmp_path):
+    """Both called at once; the later one's job waits for the other's, and finds its run done."""
+    experiment = TOY._replace(task="toy_envs:Toy-v0")
+    code = setup(tmp_path, experiment)
+    code += f"""
+import runpy
+sys.argv = ["launch.py", "toy", "--seeds", "1"]
+runpy.run_path({str(ROOT / "benchmark/launch.py")!r}, run_name="__main__")
+"""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    launchers = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, **pipes) for _ in range(2)]
+    for launcher in launchers:
+        out, err = launcher.communicate(timeout=200)
+        assert launcher.returncode == 0 and not err and out.endswith("1 of 1 done\n"), out + err
+    (run_dir,) = (tmp_path / "runs").glob("toy*")
+    assert len((run_dir / "commit.txt").read_text().split()) == 1
 
 
 def test_which_run_is_an_experiments(tmp_path, monkeypatch):
