@@ -7,13 +7,15 @@
 Columns: env_id, options, method (the run's --exp-name), seed, step, success_final, success_any, return; coverage (of
 the maze, so far); hours (of training up to there, by the clock); commit (of commit.txt, which launch.py writes; a +
 where the script differed from it); flags, a hash of those that change what is learned (launch.flags_hash). What a run
-does not have is empty. A run replaces the rows of an earlier one of the same environment, options, method and seed.
-Runs of one method on one task whose flags differ in more than the seed are refused. What is no such run, or has no
-finished episode yet, is skipped with a line that says why.
+does not have is empty. The last row is at the multiple after the run's end. A run replaces the rows of the same
+environment, options, method and seed, if it goes as far as they do. Runs of one method on one task whose flags differ
+in more than the seed are refused. What is no such run, is shorter, or has no finished episode yet, is skipped with a
+line that says why; for a figure, so is a run of one of its methods with other flags.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import logging
 import os
@@ -160,12 +162,11 @@ def differing(a, b):
 
 
 def check_flags(rows, flags, directories):
-    """ValueError if runs of one method on one task differ in more than the seed. Of rows without a hash nothing is
-    known. `flags`, `directories`: {values of RUN: flags as a dict, directory} of the runs that are added."""
+    """ValueError if runs of one method on one task differ in more than the seed, or some have no hash, so that nothing
+    is known. `flags`, `directories`: {values of RUN: flags as a dict, directory} of the runs that are added."""
     found = {}  # values of TASK -> {hash: a run}
     for row in rows:
-        if row["flags"]:
-            found.setdefault(tuple(row[key] for key in TASK), {})[row["flags"]] = tuple(row[key] for key in RUN)
+        found.setdefault(tuple(row[key] for key in TASK), {})[row["flags"]] = tuple(row[key] for key in RUN)
     for task, hashes in found.items():
         if len(hashes) == 1:
             continue
@@ -193,7 +194,7 @@ def main():
         table = RESULTS / f"{table}.csv"
         run_dirs = run_dirs or [path.parent for path in sorted(Path("runs").glob("*/args.json"))]
         planned = [Run(experiment, 1, at_paper_size) for experiment in experiments for at_paper_size in (False, True)]
-        wanted = {(run.method, flags_hash(run.args)) for run in planned}
+        wanted = {(run.task, run.method): flags_hash(run.args) for run in planned}
     elif table.is_dir():
         refuse(f"{table} is a directory: the first argument is the CSV, for example curves.csv")
     elif not run_dirs:
@@ -206,13 +207,24 @@ def main():
     except (OSError, ValueError, csv.Error) as error:
         refuse(error)
 
+    curves = {}  # values of RUN -> its rows
+    for row in rows:
+        curves.setdefault(tuple(row[key] for key in RUN), []).append(row)
     flags, directories = {}, {}  # values of RUN -> its flags, its directory
     for run_dir in run_dirs:
         try:
             name, run_args = read_args(run_dir)
-            if wanted is not None and (name[2], flags_hash(run_args)) not in wanted:
-                continue
+            if wanted is not None:
+                experiment = f"{name[0]} {name[1]}".strip(), name[2]
+                if experiment not in wanted:
+                    continue
+                if flags_hash(run_args) != wanted[experiment]:
+                    raise ValueError(f"its flags are not those of {name[2]} in {args.table}")
             points = read_curve(run_dir)
+            before = curves.get(name, [])
+            if before and int(before[-1]["step"]) > points[-1][0]:
+                known = directories.get(name, f"its curve in {table}")
+                raise ValueError(f"it ends at step {points[-1][0]:,}, and {known} at {int(before[-1]['step']):,}")
         except ValueError as error:
             print(f"{run_dir} skipped: {error}")
             continue
@@ -222,19 +234,18 @@ def main():
                 refuse(f"{what}, but differ in {differing(flags[name], run_args)}: leave one of them out")
             print(f"{what}; the second replaces the first")
         flags[name], directories[name] = run_args, run_dir
-        rows = [row for row in rows if tuple(row[key] for key in RUN) != name]
-        for point in points:
-            values = [*name, *point, read_commit(run_dir), flags_hash(run_args)]
-            rows.append(dict(zip(HEADER, values)))
+        curves.pop(name, None)  # the new one goes to the table's end
+        origin = read_commit(run_dir), flags_hash(run_args)
+        curves[name] = [dict(zip(HEADER, [*name, *point, *origin])) for point in points]
     if not directories:
         refuse(f"none of these is a run that can be collected; {table} is as it was")
+    rows = list(itertools.chain.from_iterable(curves.values()))
     try:
         check_flags(rows, flags, directories)
         write_table(table, rows)
     except (OSError, ValueError) as error:
         refuse(error)
-    names = {tuple(row[key] for key in RUN) for row in rows}
-    print(f"{table}: {len(directories)} runs added, {len(names)} in all")
+    print(f"{table}: {len(directories)} runs added, {len(curves)} in all")
 
 
 if __name__ == "__main__":

@@ -264,6 +264,10 @@ def run_here(runs, jobs):
     stop = Stop()
     stop.listen()
     waiting, started, elsewhere = list(runs), {}, {}  # runs; {job: (run, step before)}; {run: its directory}
+    for run in runs:  # the later ones of the list count among the jobs from the start
+        state = run.state()
+        if state.text == "running":
+            elsewhere[run] = state.run_dir
     told = False
     while started or (waiting and not stop.requested):
         if stop.requested and not told:

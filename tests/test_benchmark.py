@@ -186,23 +186,31 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_mixed(tmp_path):
     assert (tmp_path / "t.csv").read_text() == before
     code, _, err = run_script(tmp_path, "benchmark/collect.py", "u.csv", "third", "other")
     assert code == 0, err
+    rows = [row | {"flags": ""} for row in read_rows(tmp_path / "u.csv") if row["method"] == "m"]
+    collect.write_table(tmp_path / "u.csv", rows)  # as an older version wrote it
+    code, _, err = run_script(tmp_path, "benchmark/collect.py", "u.csv", "first")
+    assert code == 2 and "seed 3 in the table" in err and err.count("\n") == 1, err
 
 
-def test_the_runs_of_a_figure(tmp_path, monkeypatch):
+def test_the_runs_of_a_figure(tmp_path, monkeypatch, capsys):
     """Only those that have the flags of an experiment, at either size."""
     (experiment,) = (e for e in experiments.EXPERIMENTS if (e.figure, e.method) == ("fig11", "rpg"))
     small, full = launch.Run(experiment, 1, False).args, launch.Run(experiment, 1, True).args
-    for name, args in (("small", small), ("full", full), ("other", {**small, "seed": 2, "batch_size": 1})):
+    others = {"other": {**small, "seed": 2, "batch_size": 1}, "no-experiment": {**small, "exp_name": "mine"}}
+    for name, args in {"small": small, "full": full, **others}.items():
         write_run(tmp_path / "runs" / name, episodes(), **args)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(collect, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["collect.py", "fig11"])
     collect.main()
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "runs/other skipped: its flags are not those of rpg in fig11" and "2 runs added" in last
     names = [(row["env_id"], row["method"], row["seed"]) for row in read_rows(tmp_path / "fig11.csv")]
     assert set(names) == {("cheetah-back", "rpg", "1"), ("cheetah-back", "rpg-paper-settings", "1")}
 
 
 def test_a_run_replaces_its_own_rows_only(tmp_path):
+    """If it goes as far as they do."""
     first = write_run(tmp_path / "first", episodes(3), seed=1)
     again = write_run(tmp_path / "again", episodes(6), seed=1)
     other = write_run(tmp_path / "other", episodes(3), seed=2)
@@ -213,6 +221,10 @@ def test_a_run_replaces_its_own_rows_only(tmp_path):
     assert sorted(steps) == [("1", "1000"), ("1", "2000"), ("1", "3000"), ("2", "1000"), ("2", "2000")]
     code, out, _ = run_script(tmp_path, "benchmark/collect.py", "u.csv", first, again)
     assert f"{first} and {again}" in out and "replaces" in out and len(read_rows(tmp_path / "u.csv")) == 3
+    for arguments, known in (([other, first], "its curve in t.csv"), ([again, first], again)):
+        code, out, _ = run_script(tmp_path, "benchmark/collect.py", "t.csv", *arguments)
+        assert f"{first} skipped: it ends at step 2,000, and {known} at 3,000" in out
+        assert max(row["step"] for row in read_rows(tmp_path / "t.csv") if row["seed"] == "1") == "3000"
     larger = write_run(tmp_path / "larger", episodes(3), seed=1, batch_size=64)
     code, out, err = run_script(tmp_path, "benchmark/collect.py", "v.csv", first, larger)
     assert code != 0 and f"{first} and {larger}" in err and "leave one of them out" in err

@@ -252,6 +252,26 @@ def test_jobs_at_a_time_and_tries(jobs, monkeypatch, capsys):
     assert sum(line.startswith("failed") for line in lines) == 2
 
 
+def test_runs_of_a_launcher_that_was_killed_count(monkeypatch):
+    """The last of the list trains on: no other one starts beside it with --jobs 1."""
+    import submitit
+
+    first, last = FakeRun("first", 0), FakeRun("last")
+    looks = [True, True, False]
+
+    def is_training(run_dir):
+        assert first.starts == 0 and run_dir == Path("runs/last")
+        return looks.pop(0)
+
+    last.state = lambda: launch.State("running" if looks else "done", Path("runs/last"), 5)
+    monkeypatch.setattr(submitit, "LocalExecutor", FakeExecutor)
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(launch, "Stop", lambda: SimpleNamespace(requested=False, listen=lambda: None))
+    monkeypatch.setattr(launch, "is_training", is_training)
+    launch.run_here([first, last], 1)
+    assert (first.starts, last.starts, looks) == (1, 0, [])
+
+
 SBATCH = """#!/bin/sh
 cp $1 submitted
 echo Submitted batch job 12
