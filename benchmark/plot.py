@@ -41,7 +41,8 @@ SHOWN = {  # what a panel shows, the first that it has -> the label of its axis
     "return": "return\n(mean of 50 episodes)",
 }
 NOTE = """Steps: the agent's decisions, two simulator calls each in Meta-World and Adroit. \
-Band: 95 % bootstrap interval of the mean over seeds, which ends with the shortest of them."""  # below the panels
+Band: 95 % bootstrap interval of the mean over seeds (of two or three it is their range), which ends with the shortest \
+of them."""  # below the panels
 LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table shows
 
 
@@ -244,10 +245,12 @@ def table(rows, curves, keys, paper):
         if row.get("success_any"):
             run = row["env_id"], row["options"], row["method"], row["seed"]
             any_success[run][int(row["step"])] = float(row["success_any"])
-    header = ["task", "method", "seeds", "first success", *map(str, LEVELS), "at the end", "mean, 95 % interval"]
+    of_means = f"{', '.join(map(str, LEVELS))}, end"
+    header = ["task", "method", "seeds", "first success", *map(str, LEVELS), "at the end"]
+    header.append(f"mean: {of_means} [95 % interval]")
     with_paper = any(method in paper.get((name[0], ""), {}) for name in curves for method in curves[name])
     if with_paper:
-        header.append(f"paper: {', '.join(map(str, LEVELS))}, end")
+        header.append(f"paper: {of_means}")
     lines = [header, ["---"] * len(header)]
     for name in sorted(curves):
         digits, levels = (".0f", []) if keys[name] == "return" else (".2f", LEVELS)
@@ -267,9 +270,10 @@ def table(rows, curves, keys, paper):
             steps, values = mean_curve(seeds)
             line.append("")
             if len(values) > 1 and len(steps) > 0:
-                last = values[:, -1:]
-                low, high = (f"{end[0]:{digits}}" for end in interval(last))
-                line[-1] = f"{last.mean():{digits}} [{low}, {high}] at {thousands(steps[-1])}"
+                mean = dict(zip(steps, values.mean(0)))
+                low, high = (f"{end[0]:{digits}}" for end in interval(values[:, -1:]))
+                end = f"{mean[steps[-1]]:{digits}} [{low}, {high}] at {thousands(steps[-1])}"
+                line[-1] = ", ".join([*(first_step(mean, level) for level in levels), end])
             points = paper.get((name[0], ""), {}).get(method, {}).get("")
             if points:
                 end = f"{points[max(points)]:{digits}} at {thousands(max(points))}"

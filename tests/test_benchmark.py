@@ -315,7 +315,7 @@ def test_table_of_runs():
     _, _, *lines = plot.table(rows, curves, keys, paper).splitlines()
     assert lines == [
         "| e o | m | 2 10 | 1k 1k | 2k 1k | 2k – | – – | 0.85/0.90 at 2k, 0.30/1.00 at 3k "
-        "| 0.62 [0.40, 0.85] at 2k | 150k, –, –, 0.55 at 300k |",
+        "| 2k, –, –, 0.62 [0.40, 0.85] at 2k | 150k, –, –, 0.55 at 300k |",
         "| f | m | 1 |  |  |  |  | 7 at 0.001k |  |  |",
     ]
     assert plot.hours_per_million(rows) == {"m": (pytest.approx(2000), pytest.approx(2000))}
