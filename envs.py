@@ -2229,13 +2229,13 @@ def load_args(run_dir: Path, args_class: type) -> Any:
     saved = json.loads(Path(run_dir, "args.json").read_text(encoding="utf-8"))
     if not isinstance(saved, dict):
         raise ValueError("args.json holds no flags")
-    foreign = saved.keys() ^ vars(args_class()).keys()
-    if foreign:  # missing ones would be today's defaults
-        raise ValueError(f"args.json is of another script or version, by its {', '.join(sorted(foreign)[:4])}")
     script = script_of(args_class).name
     copies = [path.name for path in Path(run_dir).glob("*.py")]
     if copies and script not in copies:
         raise ValueError(f"it is a run of {copies[0]}; if {script} is the same code, rename the copy in it")
+    foreign = saved.keys() ^ vars(args_class()).keys()
+    if foreign:  # missing ones would be today's defaults
+        raise ValueError(f"args.json is of another script or version, by its {', '.join(sorted(foreign)[:4])}")
     hints = get_type_hints(args_class)
     for name, value in saved.items():
         if isinstance(value, list):

@@ -182,8 +182,12 @@ def plot(snapshots, mean_rewards, path, args):
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(snapshots) + 3.2, 2.9), layout="constrained")
-    *axes, curve = figure.subplots(1, len(snapshots) + 1)
+    columns = math.ceil((len(snapshots) + 1) / 2)
+    figure = Figure(figsize=(3.2 * columns, 5.6), layout="constrained")
+    axes = figure.subplots(2, columns).flatten()
+    curve = axes[len(snapshots)]
+    for axis in axes[len(snapshots) + 1 :]:
+        axis.axis("off")
     x = torch.linspace(-1, 1, 801)
     groups = 12
     if args.method == "gaussian":
@@ -199,7 +203,10 @@ def plot(snapshots, mean_rewards, path, args):
         axis.hist(parts, bins=80, range=(-1, 1), density=True, stacked=True, color=colours)
         axis.plot(x, reward(x), color="black", linewidth=1.5)
         axis.set(title=f"iteration {iteration}", xlabel="action", xlim=(-1, 1), ylim=(0, 3))
-    axes[0].set_ylabel("reward (line), density (by z)")
+    title = "reward (line) and density of the actions (bars, cut at 3)"
+    if groups > 1:
+        title += f", in {groups} colours by z"
+    figure.suptitle(title, fontsize=11)
     curve.plot(mean_rewards, color="tab:red")
     curve.axhline(BEST_REWARD, color="black", linestyle="--", linewidth=1)
     curve.set(title="mean reward (dashed: the best)", xlabel="iteration", ylim=(0, 1.2))

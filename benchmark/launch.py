@@ -242,12 +242,17 @@ def note_commit(run_dir, script):
         pass
 
 
+def known_names():
+    """All figures and tasks, the latter with and without their options."""
+    return list(dict.fromkeys(name for e in EXPERIMENTS for name in (e.figure, e.task, e.task.split()[0])))
+
+
 def choose(names, methods):
     """The experiments of these figures and tasks, and of these methods if any are given; refuses unknown names."""
-    known = list(dict.fromkeys(name for e in EXPERIMENTS for name in (e.figure, e.task, e.task.split()[0])))
+    known = known_names()
     for name in names:
         if name not in known:
-            similar = [other for other in known if name in other] or difflib.get_close_matches(name, known, 5, 0.4)
+            similar = [other for other in known if name in other] or difflib.get_close_matches(name, known, 5)
             refuse(f"{name}: no such figure or task; there is {', '.join(similar or known)}")
     chosen = [e for e in EXPERIMENTS if {e.figure, e.task, e.task.split()[0]} & set(names)]
     known = list(dict.fromkeys(e.method for e in chosen))
@@ -339,7 +344,7 @@ def submit(runs, jobs, parameters):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="FIGURE|TASK", help="fig7, adroit-door, ...: see experiments.py")
+    parser.add_argument("names", nargs="+", metavar="FIGURE|TASK", help=f"of {', '.join(known_names())}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="how many run at a time")
     parser.add_argument("--methods", nargs="+", help="rpg, mbsac, nornd, ...; default: all of the experiments")

@@ -53,7 +53,9 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
     ),
 }
 
-FIXED = {"ours": "black", "none": "tab:blue"}  # colours of the curves that stand in several panels
+FIXED = {"ours": ("black", "o"), "none": ("tab:blue", "s")}  # looks of the curves that stand in several panels
+MARKERS = "D^vPX"  # of the others: so they are told apart in grey, too
+NAMES = {"ours": "RPG", "none": "without z"}  # in headings
 
 
 def panel_letter(title):
@@ -114,7 +116,7 @@ def collect(run_dirs):
     os.replace(new, table)
 
 
-def draw_curve(axis, runs, colour, label):
+def draw_curve(axis, runs, colour, marker, label):
     """`runs` [(2, points): steps, coverage] thin, with a cross where one ends; their mean thick, as far as all go."""
     lengths = [run.shape[1] for run in runs]
     for run in runs:
@@ -122,7 +124,7 @@ def draw_curve(axis, runs, colour, label):
         if run.shape[1] < max(lengths):
             axis.plot(*run[:, -1], "x", color=colour)
     steps, mean = np.mean([run[:, : min(lengths)] for run in runs], 0)
-    axis.plot(steps, mean, color=colour, linewidth=2, label=label)
+    axis.plot(steps, mean, color=colour, marker=marker, markevery=0.12, markersize=5, linewidth=2, label=label)
 
 
 def draw(ours, paper):
@@ -131,16 +133,17 @@ def draw(ours, paper):
     figure, axes = plt.subplots(2, 3, figsize=(13, 9.5), sharey=True)
     figure.subplots_adjust(left=0.05, right=0.98, top=0.92, bottom=0.13, wspace=0.12, hspace=0.5)
     for axis, (title, methods) in zip(axes.flat, PANELS.items()):
-        colours = iter(plt.cm.tab10.colors[1:])
+        looks = zip(plt.cm.tab10.colors[1:], MARKERS)
         for method, name in methods.items():
-            colour = FIXED.get(method) or next(colours)
+            colour, marker = FIXED.get(method) or next(looks)
             runs = [np.array(curve).T for (key, _), curve in ours.items() if key == method]
             if runs:
-                draw_curve(axis, runs, colour, f"{method} ({len(runs)})")
+                draw_curve(axis, runs, colour, marker, f"{method} ({len(runs)})")
             if name is not None:
                 curve = np.array(paper[panel_letter(title), name])
                 label = None if runs else f"{method} (paper)"
-                axis.plot(*curve.T, "--", color=colour, linewidth=1.3, label=label)
+                looks_of_paper = {"linestyle": "--", "fillstyle": "none", "marker": marker, "markevery": 0.12}
+                axis.plot(*curve.T, color=colour, linewidth=1.3, label=label, **looks_of_paper)
         axis.set(title=title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)
@@ -148,7 +151,7 @@ def draw(ours, paper):
     for axis in axes[:, 0]:
         axis.set_ylabel("coverage")
     figure.suptitle(
-        "mean over (seeds), each seed thin, × where one ends before the others; dashed: the paper", fontsize=11
+        "mean over (seeds), each seed thin, × where one ends before the others; dashed, hollow: the paper", fontsize=11
     )
     figure.savefig(RESULTS / "maze.png", dpi=110)
 
@@ -214,7 +217,7 @@ def beside(run_dirs):
         except ValueError as error:
             raise ValueError(f"{run_dir}: {error}") from None
         axis.imshow(plt.imread(run_dir / "maze.png"))
-        axis.set_title(f"{method}, seed {seed}".replace("$", r"\$"), fontsize=14, loc="left")
+        axis.set_title(f"{NAMES.get(method, method)}, seed {seed}".replace("$", r"\$"), fontsize=14, loc="left")
         axis.axis("off")
     figure.savefig(RESULTS / "maze_runs.png", dpi=90)
 

@@ -40,9 +40,9 @@ SHOWN = {  # what a panel shows, the first that it has -> the label of its axis
     "coverage": "coverage so far",
     "return": "return\n(mean of 50 episodes)",
 }
-NOTE = """Steps: the agent's decisions, two simulator calls each in Meta-World and Adroit. \
-Band: 95 % bootstrap interval of the mean over seeds (of two or three it is their range), which ends with the shortest \
-of them."""  # below the panels
+STEPS = "Steps: the agent's decisions"  # the note below the panels
+TWO_CALLS = ", two simulator calls each in Meta-World and Adroit"  # where there are any
+BAND = "Band: 95 % bootstrap interval of the mean over seeds (of two or three: their range), as far as all seeds go."
 LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table shows
 
 
@@ -164,7 +164,10 @@ def draw_panel(axis, methods, paper, look):
         steps, values = mean_curve(seeds)
         if len(values) > 1 and len(steps) > 0:
             axis.fill_between(steps, *interval(values), color=look[method][0], alpha=0.12, linewidth=0)
-        axis.plot(steps, values.mean(0), **style_of_mean(look[method]))
+        style = style_of_mean(look[method])
+        if len(steps) == 1:
+            style["markevery"] = None  # with a distance none would be drawn
+        axis.plot(steps, values.mean(0), **style)
     end = axis.get_xlim()[1]
     for method, curve in paper.items():
         if method in look:
@@ -218,7 +221,11 @@ def draw(curves, keys, paper, hours):
     longest = max(len(handle.get_label()) for handle in handles)
     fit = max(1, int(size[0] * 14 / (longest + 8)))  # 14 letters of this size an inch, 8 for the line beside them
     legend = {"ncols": min(len(handles), fit), "fontsize": 8, "frameon": False}
-    legend |= {"title": textwrap.fill(f"{NOTE} {plain(rates(hours))}", int(size[0] * 15)), "title_fontsize": 8}
+    note = STEPS
+    if any(env_id.startswith(("metaworld", "adroit")) for env_id, _ in curves):
+        note += TWO_CALLS
+    note += f". {BAND} {plain(rates(hours))}"
+    legend |= {"title": textwrap.fill(note, int(size[0] * 15)), "title_fontsize": 8}
     figure.legend(handles=handles, loc="outside lower center", **legend)
     return figure
 

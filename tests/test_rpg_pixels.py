@@ -80,7 +80,7 @@ MAIN = """
 +         agent = Agent(act_dim, latent_dim, args, device)
 -     if device.type == "cpu" and args.batch_size * args.hidden_dim >= 512 * 256:
 +     if device.type == "cpu" and args.batch_size * sum(args.channels) >= 64 * 512:
--         say("no GPU: about 10 steps/s at these sizes, 20 with --num-threads 2; docs/speed.md: laptop sizes")
+-         say("no GPU: 10 steps/s; 100 with --batch-size 64 --hidden-dim 128 --rnd-dim 128 --compile, docs/speed.md")
 +         say("no GPU: an update takes seconds at these sizes; docs/speed.md: laptop sizes")
 """
 
