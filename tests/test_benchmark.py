@@ -23,6 +23,7 @@ import rpg_maze
 
 sys.path.insert(0, str(ROOT / "benchmark"))
 import ant_gamma  # noqa: E402
+import block_bonus  # noqa: E402
 import collect  # noqa: E402
 import experiments  # noqa: E402
 import launch  # noqa: E402
@@ -400,6 +401,7 @@ def test_numbers_of_the_bandit():
         ("maze.py", ["--beside"], "--beside"),
         ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
+        ("block_bonus.py", ["runs/a"], "no run of block-push"),
         ("ant_gamma.py", ["--gamma", "0.99"], "--gamma"),
         ("optima.py", [], "required"),
         ("optima.py", ["new.csv", "runs/maze"], "no run of cabinet-dense or ant-push"),
@@ -769,6 +771,21 @@ def test_collected_mazes(tmp_path, monkeypatch, capsys):
     assert f"{tmp_path} skipped: " in capsys.readouterr().out
     curves = maze.read(tmp_path / "maze.csv", "method", "seed")
     assert dict(curves) == {("none", "2"): [(5000, 0.1)], ("ours", "1"): [(5000, 0.5), (10_000, 0.8)]}
+
+
+def test_blocks_are_placed_as_the_environment_observes_them():
+    env = envs.make_env("block-push", 0)
+    env.reset(seed=0)
+    for _ in range(30):
+        obs, *_ = env.step(np.array([0.3, 1.0], np.float32))
+    block_push, places = env.unwrapped, np.array([[0.7, -0.3], [0.1, 1.3]])
+    for block, on_goal in ((0, [False, False]), (1, [False, True])):
+        block_push._positions[block] = places[block]
+        block_push._qvel.reshape(-1, 2)[block] = 0
+        obs = block_bonus.place(torch.as_tensor(obs)[None], block, torch.as_tensor(places[block]).float())[0]
+        np.testing.assert_allclose(obs, block_push._observation(), atol=1e-6)
+        assert block_bonus.on_goal(obs).tolist() == on_goal
+    env.close()
 
 
 def test_maze_bonus_by_loops(tmp_path):
