@@ -1,6 +1,7 @@
 """rpg.py as a user types it, with tiny flags, looking at what it prints and writes."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import os
@@ -482,7 +483,8 @@ def test_the_first_signal_ends_an_endless_evaluation_too(tmp_path):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         cwd = tmp_path / number.name
         cwd.mkdir()
-        processes[number] = start(cwd, "--env-id", "toy_envs:Toy/Endless-v0", *TINY, *FOREVER)
+        heard = functools.partial(signal.signal, number, signal.SIG_DFL)  # also if pytest is under nohup
+        processes[number] = start(cwd, "--env-id", "toy_envs:Toy/Endless-v0", *TINY, *FOREVER, preexec_fn=heard)
     for number, process in processes.items():
         cwd = tmp_path / number.name
         wait_for(process, lambda: list(cwd.glob("runs/*/checkpoint.pt")))
