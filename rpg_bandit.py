@@ -210,7 +210,7 @@ def plot(snapshots, mean_rewards, path, args):
     curve.plot(mean_rewards, color="tab:red")
     curve.axhline(BEST_REWARD, color="black", linestyle="--", linewidth=1)
     curve.set(title="mean reward (dashed: the best)", xlabel="iteration", ylim=(0, 1.2))
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

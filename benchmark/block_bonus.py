@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+from collect import write_markdown
 from modes import read_replay
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,17 +81,8 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rows = []
-    for run_dir in args.run_dirs:
-        try:
-            rows.append(row(run_dir))
-        except Exception as error:  # whatever it is, there is no row for it
-            print(f"{run_dir} skipped: {envs.failure(error)}")
-    if not rows:
-        envs.refuse("no run of block-push with a checkpoint among the arguments: runs/block-push__*")
-    lines = [f"| {method} | {seed} | {' | '.join(cells)} |" for method, seed, cells in sorted(rows)]
-    (ROOT / "benchmark/results/block_bonus.md").write_text("\n".join([HEADER, "|---" * 6 + "|", *lines]) + "\n")
-    print(*lines, sep="\n")
+    none = "no run of block-push with a checkpoint among the arguments: runs/block-push__*"
+    write_markdown(ROOT / "benchmark/results/block_bonus.md", HEADER, row, args.run_dirs, none)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import EXPERIMENTS  # noqa: E402
 from launch import UNCOUNTED, Run, flags_hash  # noqa: E402
 
-from envs import refuse  # noqa: E402
+from envs import failure, refuse  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 WINDOW = 50  # episodes a mean is over
@@ -153,6 +153,22 @@ def write_table(table, rows, header=HEADER):
         writer.writeheader()
         writer.writerows(rows)
     os.replace(new, table)
+
+
+def write_markdown(path, header, row, run_dirs, none):
+    """Write the table of these runs to `path`, and print its rows: row(run_dir) gives (method, seed, other cells). A
+    run of which it raises is skipped with a line; if it is every one, the program ends with the line `none`."""
+    rows = []
+    for run_dir in run_dirs:
+        try:
+            rows.append(row(run_dir))
+        except Exception as error:  # whatever it is, there is no row for it
+            print(f"{run_dir} skipped: {failure(error)}")
+    if not rows:
+        refuse(none)
+    lines = [f"| {method} | {seed} | {' | '.join(cells)} |" for method, seed, cells in sorted(rows)]
+    path.write_text("\n".join([header, "|---" * (header.count("|") - 1) + "|", *lines]) + "\n")
+    print(*lines, sep="\n")
 
 
 def differing(a, b):

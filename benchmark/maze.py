@@ -24,6 +24,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from plot import FURTHER_MARKERS, style_of_mean, style_of_paper  # noqa: E402
+
 from envs import refuse  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,7 +56,6 @@ PANELS = {  # {our method: the paper's name for it, None if it has none}
 }
 
 FIXED = {"ours": ("black", "o"), "none": ("tab:blue", "s")}  # looks of the curves that stand in several panels
-MARKERS = "D^vPX"  # of the others: so they are told apart in grey, too
 NAMES = {"ours": "RPG", "none": "without z"}  # in headings
 
 
@@ -116,15 +117,17 @@ def collect(run_dirs):
     os.replace(new, table)
 
 
-def draw_curve(axis, runs, colour, marker, label):
-    """`runs` [(2, points): steps, coverage] thin, with a cross where one ends; their mean thick, as far as all go."""
+def draw_curve(axis, runs, look, label):
+    """`runs` [(2, points): steps, coverage] thin, with a cross where one ends; their mean thick, as far as all go.
+    `look` as in plot.looks: (colour, marker)."""
+    colour, _ = look
     lengths = [run.shape[1] for run in runs]
     for run in runs:
         axis.plot(*run, color=colour, linewidth=0.7, alpha=0.4)
         if run.shape[1] < max(lengths):
             axis.plot(*run[:, -1], "x", color=colour)
     steps, mean = np.mean([run[:, : min(lengths)] for run in runs], 0)
-    axis.plot(steps, mean, color=colour, marker=marker, markevery=0.12, markersize=5, linewidth=2, label=label)
+    axis.plot(steps, mean, label=label, **style_of_mean(look))
 
 
 def draw(ours, paper):
@@ -133,17 +136,16 @@ def draw(ours, paper):
     figure, axes = plt.subplots(2, 3, figsize=(13, 9.5), sharey=True)
     figure.subplots_adjust(left=0.05, right=0.98, top=0.92, bottom=0.13, wspace=0.12, hspace=0.5)
     for axis, (title, methods) in zip(axes.flat, PANELS.items()):
-        looks = zip(plt.cm.tab10.colors[1:], MARKERS)
+        looks = zip(plt.cm.tab10.colors[1:], FURTHER_MARKERS)  # told apart in grey, too
         for method, name in methods.items():
-            colour, marker = FIXED.get(method) or next(looks)
+            look = FIXED.get(method) or next(looks)
             runs = [np.array(curve).T for (key, _), curve in ours.items() if key == method]
             if runs:
-                draw_curve(axis, runs, colour, marker, f"{method} ({len(runs)})")
+                draw_curve(axis, runs, look, f"{method} ({len(runs)})")
             if name is not None:
                 curve = np.array(paper[panel_letter(title), name])
                 label = None if runs else f"{method} (paper)"
-                looks_of_paper = {"linestyle": "--", "fillstyle": "none", "marker": marker, "markevery": 0.12}
-                axis.plot(*curve.T, color=colour, linewidth=1.3, label=label, **looks_of_paper)
+                axis.plot(*curve.T, label=label, **style_of_paper(look))
         axis.set(title=title, xlabel="environment steps", ylim=(0, 1.02), xlim=(0, 250_000))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axis.grid(alpha=0.3)

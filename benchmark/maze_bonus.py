@@ -17,6 +17,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from collect import write_markdown  # noqa: E402
+
 from envs import MAZE_HALF, Maze, load_args, maze_observation, read_checkpoint, refuse  # noqa: E402
 from rpg_maze import RND, Args  # noqa: E402
 
@@ -69,19 +71,8 @@ def main():
     parser.error = refuse  # one line
     args = parser.parse_args()
     torch.set_num_threads(max(args.num_threads, 1))
-    rows = []
-    for run_dir in args.run_dirs:
-        try:
-            rows.append(row(run_dir))
-        except Exception as error:  # whatever it is, there is no row for it
-            print(f"{run_dir} skipped: {type(error).__name__}: {error}")
-    if not rows:
-        refuse(
-            "no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*"
-        )
-    lines = [f"| {method} | {seed} | {' | '.join(cells)} |" for method, seed, cells in sorted(rows)]
-    (ROOT / "benchmark/results/maze_bonus.md").write_text("\n".join([HEADER, "|---" * 8 + "|", *lines]) + "\n")
-    print(*lines, sep="\n")
+    none = "no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*"
+    write_markdown(ROOT / "benchmark/results/maze_bonus.md", HEADER, row, args.run_dirs, none)
 
 
 if __name__ == "__main__":

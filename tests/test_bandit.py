@@ -157,7 +157,7 @@ def test_both_claims_on_one_seed(finished):
 def test_what_a_run_writes(finished):
     for flags, (summary, run_dir) in finished.items():
         picture = imageio.v3.imread(run_dir / "bandit.png")
-        assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+        assert picture.shape[1] > 1500 and len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
         assert json.loads((run_dir / "args.json").read_text())["seed"] == summary["seed"]
         events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
         terms = {"reward", "entropy_a", "elbo"} | (set() if flags else {"cross_entropy", "entropy_z"})
