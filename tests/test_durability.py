@@ -61,7 +61,9 @@ def ends_in_order(cwd, process, says):
     """One clear line, exit code 1, and no process left; returns the line."""
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and err.count("\n") == 1 and says in err, err
-    time.sleep(0.2)  # for multiprocessing's own helper
+    deadline = time.monotonic() + 60.0  # for multiprocessing's own helper
+    while torture.processes(str(cwd)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not torture.processes(str(cwd))
     return err
 
