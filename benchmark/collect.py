@@ -197,25 +197,43 @@ def check_flags(rows, flags, directories):
         )
 
 
-def main():
+def parse_args():
+    """(the CSV, directories of runs, of a figure {(task, method): hash of its runs' flags}, else None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="the CSV, which is made if it is not there, or a figure: fig7")
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="default for a figure: all in runs/")
     parser.error = refuse  # one line
     args = parser.parse_args()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it notes each resume as out of order
-    table, run_dirs, wanted = args.table, args.run_dirs, None
-    experiments = [experiment for experiment in EXPERIMENTS if experiment.figure == str(table)]
+    experiments = [experiment for experiment in EXPERIMENTS if experiment.figure == str(args.table)]
     if experiments:
-        table = RESULTS / f"{table}.csv"
-        run_dirs = run_dirs or [path.parent for path in sorted(Path("runs").glob("*/args.json"))]
+        run_dirs = args.run_dirs or [path.parent for path in sorted(Path("runs").glob("*/args.json"))]
         planned = [Run(experiment, 1, at_paper_size) for experiment in experiments for at_paper_size in (False, True)]
         wanted = {(run.task, run.method): flags_hash(run.args) for run in planned}
-    elif table.is_dir():
-        refuse(f"{table} is a directory: the first argument is the CSV, for example curves.csv")
-    elif not run_dirs:
+        return RESULTS / f"{args.table}.csv", run_dirs, wanted
+    if args.table.is_dir():
+        refuse(f"{args.table} is a directory: the first argument is the CSV, for example curves.csv")
+    if not args.run_dirs:
         figures = dict.fromkeys(experiment.figure for experiment in EXPERIMENTS)
-        refuse(f"{table}: no run_dir, for example runs/*, and no figure: {', '.join(figures)}")
+        refuse(f"{args.table}: no run_dir, for example runs/*, and no figure: {', '.join(figures)}")
+    return args.table, args.run_dirs, None
+
+
+def read_run(run_dir, wanted):
+    """(its values of RUN, its flags as a dict, its `curve`); None if it is of no method of the figure that `wanted` is
+    of. ValueError: why it is not collected."""
+    name, flags = read_args(run_dir)
+    if wanted is not None:
+        experiment = f"{name[0]} {name[1]}".strip(), name[2]
+        if experiment not in wanted:
+            return None
+        if flags_hash(flags) != wanted[experiment]:
+            raise ValueError(f"its flags are not those of {name[2]} on {experiment[0]} in experiments.py")
+    return name, flags, read_curve(run_dir)
+
+
+def main():
+    table, run_dirs, wanted = parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it notes each resume as out of order
     try:
         rows = read_table(table)
         if table.exists() and not os.access(table, os.W_OK):
@@ -229,14 +247,10 @@ def main():
     flags, directories = {}, {}  # values of RUN -> its flags, its directory
     for run_dir in run_dirs:
         try:
-            name, run_args = read_args(run_dir)
-            if wanted is not None:
-                experiment = f"{name[0]} {name[1]}".strip(), name[2]
-                if experiment not in wanted:
-                    continue
-                if flags_hash(run_args) != wanted[experiment]:
-                    raise ValueError(f"its flags are not those of {name[2]} in {args.table}")
-            points = read_curve(run_dir)
+            run = read_run(run_dir, wanted)
+            if run is None:
+                continue
+            name, run_flags, points = run
             before = curves.get(name, [])
             if before and int(before[-1]["step"]) > points[-1][0]:
                 known = directories.get(name, f"its curve in {table}")
@@ -246,12 +260,12 @@ def main():
             continue
         if name in directories:
             what = f"{directories[name]} and {run_dir} have the same environment, options, --exp-name and seed"
-            if flags_hash(flags[name]) != flags_hash(run_args):
-                refuse(f"{what}, but differ in {differing(flags[name], run_args)}: leave one of them out")
+            if flags_hash(flags[name]) != flags_hash(run_flags):
+                refuse(f"{what}, but differ in {differing(flags[name], run_flags)}: leave one of them out")
             print(f"{what}; the second replaces the first")
-        flags[name], directories[name] = run_args, run_dir
+        flags[name], directories[name] = run_flags, run_dir
         curves.pop(name, None)  # the new one goes to the table's end
-        origin = read_commit(run_dir), flags_hash(run_args)
+        origin = read_commit(run_dir), flags_hash(run_flags)
         curves[name] = [dict(zip(HEADER, [*name, *point, *origin])) for point in points]
     if not directories:
         refuse(f"none of these is a run that can be collected; {table} is as it was")
