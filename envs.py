@@ -1238,12 +1238,14 @@ def import_module_of(env_id: str) -> None:
 
 def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
     """{key: value} of words `key=value`, for gymnasium.make. A value is a Python literal (0.5, None, (1, 2)), `true` or
-    `false`, or else a string. ValueError for a word that is no `key=value`."""
+    `false`, or else a string. ValueError for a word that is no `key=value`, or whose key is there twice."""
     env_kwargs: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.isidentifier():
             raise ValueError(f"--env-kwargs {word!r}: an argument is written key=value")
+        if key in env_kwargs:
+            raise ValueError(f"--env-kwargs {word!r}: {key} is given twice")
         if text in ("true", "false"):
             env_kwargs[key] = text == "true"
             continue
@@ -1484,6 +1486,7 @@ class Standard(gym.Wrapper):
         self._shape = space.shape
         self._dtype = np.float32
         self._action_dtype = env.action_space.dtype
+        self._tells_success = False  # whether any info so far did
         if is_image(space):
             self._dtype = np.uint8
         elif space.dtype != np.float32:
@@ -1519,6 +1522,9 @@ class Standard(gym.Wrapper):
         terminated = bool(terminated)
         truncated = bool(truncated)
         success = success_of(info)
+        if success != success and self._tells_success:  # an environment that names it only where it happens
+            success = 0.0
+        self._tells_success |= success == success
         self.success = success
         self._return += reward
         self._length += 1
@@ -1988,6 +1994,14 @@ def prepare_console() -> None:
             stream.reconfigure(errors="replace")
 
 
+def command_line(description: str) -> argparse.ArgumentParser:
+    """The parser of a program of benchmark/, with bad input as one line; its console is prepared."""
+    prepare_console()
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = refuse
+    return parser
+
+
 def whole_number(text: str) -> int:
     """The integer of "2000000" or of "2e6". ValueError if it is none."""
     with contextlib.suppress(ValueError):
@@ -2155,13 +2169,17 @@ def lock(run_dir: Path) -> bool:
     except ImportError:
         return True
     descriptor = os.open(run_dir, os.O_RDONLY)  # stays open as long as the process lives
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    except OSError:  # a file system without locks
-        pass
+    for attempt in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if attempt == 9:
+                os.close(descriptor)
+                return False
+            time.sleep(0.01)  # launch.py, which only looks whether the run is training, holds it for a moment
+        except OSError:  # a file system without locks
+            break
     os.register_at_fork(after_in_child=lambda: os.close(descriptor))  # an environment's child must not hold it
     return True
 
@@ -2469,9 +2487,14 @@ def crossed(every: int, before: int, now: int) -> bool:
 
 
 def average(summaries: Sequence[Sequence[float]]) -> dict[str, float]:
-    """{name of SUMMARY: mean over the episodes}, without those that are unknown."""
-    means = np.mean(summaries, 0).tolist() if summaries else []
-    return {name: mean for name, mean in zip(SUMMARY, means) if not math.isnan(mean)}
+    """{name of SUMMARY: mean over the episodes}, without what is known of none. A success that is known of others is 0
+    where it is not: so say environments that name it only where it happens."""
+    if not summaries:
+        return {}
+    values = np.array(summaries, float)
+    unknown = np.isnan(values)
+    means = np.where(unknown, 0.0, values).mean(0).tolist()
+    return {name: mean for name, mean, none in zip(SUMMARY, means, unknown.all(0)) if not none}
 
 
 def figures(means: dict[str, float]) -> str:
@@ -2494,11 +2517,21 @@ def read_summaries(path: Path) -> list[list[float]]:
         raise OSError(f"{path} is no table of evaluations any more: repair it, or move it away ({error})") from error
 
 
+def evaluated(run_dir: Path, step: int) -> bool:
+    """Whether the run's eval.csv has an evaluation at `step`. Raises OSError."""
+    return any(row[0] == step for row in read_summaries(run_dir / "eval.csv"))
+
+
 def save_summaries(path: Path, step: int, summaries: Sequence[Sequence[float]]) -> None:
-    """Write the summaries of episodes 0, 1, … of an evaluation at `step` to an eval.csv. They replace rows of the same
-    and of later steps, which a resumed run makes anew. Raises OSError."""
-    rows = [row for row in read_summaries(path) if row[0] < step]
+    """Write the summaries of episodes 0, 1, … of an evaluation at `step` to an eval.csv, in place of rows of the same
+    step. Raises OSError."""
+    rows = [row for row in read_summaries(path) if row[0] != step]
     rows += [[step, episode, *summary] for episode, summary in enumerate(summaries)]
+    write_summaries(path, sorted(rows))
+
+
+def write_summaries(path: Path, rows: Sequence[Sequence[float]]) -> None:
+    """Write an eval.csv with these rows. Raises OSError."""
     replace_file(path, lambda file: np.savetxt(file, rows, "%.10g", ",", header=SUMMARY_HEADER, comments=""))
 
 
@@ -2555,19 +2588,29 @@ class Progress:
         say(f"\r{text}\x1b[K" if self._on_terminal else text)
 
 
-def start_log(run_dir: Path, args: Any, step: int) -> Any:
-    """Write args.json and, where a run starts, a copy of its script. Returns the SummaryWriter of a run that starts, or
-    goes on, at `step`."""
+def open_log(run_dir: Path, step: int) -> Any:
+    """The SummaryWriter of a run that starts, or goes on, at `step`: TensorBoard and eval.csv lose what is later."""
     from torch.utils.tensorboard import SummaryWriter
 
+    path = run_dir / "eval.csv"
+    rows = read_summaries(path)
+    kept = [row for row in rows if row[0] <= step]
+    if len(kept) < len(rows):
+        write_summaries(path, kept)
+    threading.excepthook = lambda failure: None  # the writer's thread: its error comes up at the next write or flush
+    return SummaryWriter(run_dir, purge_step=step + 1)
+
+
+def start_log(run_dir: Path, args: Any, step: int) -> Any:
+    """Write args.json and, where a run starts, a copy of its script. Returns the SummaryWriter of a run that starts, or
+    goes on, at `step`. Raises OSError."""
+    writer = open_log(run_dir, step)
     if step == 0:
         script = script_of(type(args))
         replace_file(run_dir / script.name, lambda file: file.write(script.read_bytes()))
 
     flags = json.dumps(vars(args), indent=2)
     replace_file(run_dir / "args.json", lambda file: file.write(flags.encode()))
-    threading.excepthook = lambda failure: None  # the writer's thread: its error comes up at the next write or flush
-    writer = SummaryWriter(run_dir, purge_step=step + 1)
     writer.add_text("hyperparameters", "    " + flags.replace("\n", "\n    "), step)
     return writer
 
@@ -2592,12 +2635,16 @@ def log_evaluation(run_dir: Path, writer: Any, progress: Progress, step: int, su
     has none. Raises OSError."""
     if not summaries:
         return
-    means = average(summaries)
-    for key, mean in means.items():
+    log_summaries(run_dir, writer, step, summaries)
+    progress.note(f"step {step:,}: evaluation of {len(summaries)} episodes: {figures(average(summaries))}")
+
+
+def log_summaries(run_dir: Path, writer: Any, step: int, summaries: Sequence) -> None:
+    """The summaries of an evaluation to TensorBoard and eval.csv. Raises OSError."""
+    for key, mean in average(summaries).items():
         writer.add_scalar(f"eval/{key}", mean, step)
     writer.flush()  # before its rows are in the table, by which a resumed run knows that it was done
     save_summaries(run_dir / "eval.csv", step, summaries)
-    progress.note(f"step {step:,}: evaluation of {len(summaries)} episodes: {figures(means)}")
 
 
 def report(

@@ -259,8 +259,11 @@ if __name__ == "__main__":
 
     _, a, _ = snapshots[-1]
     left = (a < VALLEY).float().mean()
-    plot(snapshots, mean_rewards, run_dir / "bandit.png", args)
-    writer.close()
+    try:
+        plot(snapshots, mean_rewards, run_dir / "bandit.png", args)
+        writer.close()
+    except OSError as error:  # a full disk, a directory that went away
+        refuse(f"bandit.png cannot be written: {error}", 1)
     result = {"run_dir": short(run_dir), "method": args.method, "seed": args.seed}
     result |= {"mean_reward": round(reward(a).mean().item(), 4), "best_reward": BEST_REWARD}
     result |= {"mode": "global" if left > 0.5 else "local", "seconds": round(time.perf_counter() - start_time, 1)}

@@ -1011,6 +1011,11 @@ if __name__ == "__main__":
             refuse(f"--resume {args.resume}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step >= args.total_timesteps:
         say(f"{short(run_dir)} is at step {global_step:,} already: no steps to take")
+        if may_write:
+            try:  # which a kill may have come before
+                write_figures(run_dir, snapshots, visits, coverage, args.latent)
+            except OSError as error:
+                warn(f"its figures stay as they are: {error}")
         report(run_dir, "maze", args.seed, global_step, episodes, recent, coverage=share(visits), sps=None)
         sys.exit()
     if not may_write:
@@ -1083,6 +1088,7 @@ if __name__ == "__main__":
                 recent = (recent + summaries)[-RECENT:]
                 for key, mean in average(summaries).items():  # of those that end together: one point a step
                     writer.add_scalar(f"charts/{key}", mean, global_step)
+                writer.add_scalar("charts/episodes", episodes, global_step)
             over = global_step >= args.total_timesteps or stop.requested
             checkpoint_due = over or crossed(args.checkpoint_frequency, last_step, global_step)
             figure_due = over or crossed(args.figure_frequency, last_step, global_step)

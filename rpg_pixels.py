@@ -61,6 +61,7 @@ from envs import (
     derive_seeds,
     end_on_error,
     end_on_nan,
+    evaluated,
     failure,
     figures,
     finite,
@@ -69,9 +70,11 @@ from envs import (
     load_optimizer_states,
     lock,
     log_evaluation,
+    log_summaries,
     make_env,
     make_run_dir,
     make_vector_env,
+    open_log,
     optimizer_states,
     own_rng,
     parse_args,
@@ -79,7 +82,6 @@ from envs import (
     pixel_sizes,
     raised_by_environment,
     read_checkpoint,
-    read_summaries,
     refuse,
     report,
     require_memory,
@@ -1080,7 +1082,10 @@ if __name__ == "__main__":
         try:
             if not may_write:
                 raise OSError("another process is training this run")
-            if summaries:
+            if summaries and eval_due and not evaluated(run_dir, global_step):  # the training was killed before it
+                with contextlib.closing(open_log(run_dir, global_step)) as writer:
+                    log_summaries(run_dir, writer, global_step, summaries)
+            elif summaries:
                 save_summaries(run_dir / "eval.csv", global_step, summaries)
         except OSError as error:
             warn(f"eval.csv stays as it is: {error}")
@@ -1097,7 +1102,7 @@ if __name__ == "__main__":
     if args.track:
         start_wandb(run_dir, args)
     try:
-        eval_due = eval_due and global_step not in [row[0] for row in read_summaries(run_dir / "eval.csv")]
+        eval_due = eval_due and not evaluated(run_dir, global_step)
         writer = start_log(run_dir, args, global_step)
     except OSError as error:  # a full disk, a directory that cannot be written
         refuse(error)
@@ -1165,6 +1170,7 @@ if __name__ == "__main__":
                 recent = (recent + summaries)[-RECENT:]
                 for key, mean in average(summaries).items():  # of those that end together: one point a step
                     writer.add_scalar(f"charts/{key}", mean, global_step)
+                writer.add_scalar("charts/episodes", episodes, global_step)
             trained = global_step >= args.total_timesteps
             over = trained or stop.requested
             checkpoint_due = over or crossed(args.checkpoint_frequency, last_step, global_step)

@@ -581,6 +581,44 @@ def test_success_of(info, success):
     np.testing.assert_equal(envs.success_of(info), success)
 
 
+class Named(gym.Env):
+    """Every fifth episode of three decisions is one of success, which info names there alone."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self):
+        self.episode = -1
+
+    def reset(self, **kwargs):
+        self.episode += 1
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        info = {"is_success": True} if self.episode % 5 == 2 and self.steps == 2 else {}
+        return np.zeros(1, np.float32), 0.0, False, self.steps == 3, info
+
+
+def test_success_that_is_named_only_where_it_happens():
+    """It is unknown before it is first named, then 0 where it is not; a mean over both counts what is unknown as 0."""
+    env, summaries = envs.Standard(Named()), []
+    for _ in range(10):
+        env.reset()
+        info = {}
+        while not info:
+            *_, info = env.step(np.zeros(1))
+        summaries.append(info[envs.SUMMARY_KEY].tolist())
+    final, some = np.transpose(summaries)[2:]
+    np.testing.assert_equal(final, [np.nan, np.nan, *[0] * 8])
+    np.testing.assert_equal(some, [np.nan, np.nan, 1, *[0] * 4, 1, 0, 0])
+    assert envs.average(summaries) == {
+        "episodic_return": 0, "episodic_length": 3, "success_final": 0, "success_any": 0.2
+    }  # fmt: skip
+    assert set(envs.average(summaries[:2])) == {"episodic_return", "episodic_length"} and envs.average([]) == {}
+
+
 def test_derived_seeds():
     """Below 2**31, prefix-stable, and the paths of neighbouring seeds and steps have none in common."""
     paths = [(seed, step) for seed in range(6) for step in range(0, 300_000, 25_000)] + [(seed,) for seed in range(6)]
@@ -639,6 +677,8 @@ def test_env_kwargs():
     for word in ("a", "=1", "a b=1", ""):
         with pytest.raises(ValueError, match="key=value"):
             envs.parse_env_kwargs([word])
+    with pytest.raises(ValueError, match="a is given twice"):
+        envs.parse_env_kwargs(["a=1", "b=1", "a=2"])
     rows = {}
     for scale in (0.5, 1.0):
         kwargs = {"scale": scale, "max_episode_steps": 7}

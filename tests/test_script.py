@@ -314,6 +314,46 @@ def test_an_error_in_an_evaluation_costs_nothing(tmp_path, error):
     assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == [40, 80]
 
 
+@pytest.mark.parametrize("more", [(), ("--total-timesteps", "0")])
+def test_the_last_evaluation_is_made_up(tmp_path, more):
+    """That of the run's last step, of which nothing is left but to evaluate."""
+    flags = [*TINY, "--eval-frequency", "40", "--total-timesteps", "80"]
+    code, _, err = run(tmp_path, *FAULTY, *flags, "--env-kwargs", "at=60", "error=bug")
+    (run_dir,) = tmp_path.glob("runs/*")
+    assert code == 1 and "at step 80" in err and [row[0] for row in eval_rows(run_dir)] == [40, 40]
+    args = (run_dir / "args.json").read_bytes()
+    for _ in range(2):  # the second time there is nothing to make up
+        out, _ = resume(tmp_path, run_dir, *more)
+        assert "no steps to take" in out and (run_dir / "args.json").read_bytes() == args
+        assert [row[:2] for row in eval_rows(run_dir)] == [(40, 0), (40, 1), (80, 0), (80, 1)]
+        assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == [40, 80]
+
+
+def test_rows_after_the_checkpoint(finished):
+    """Of evaluations that a kill left: only evaluating keeps them, going on from the checkpoint does not."""
+    cwd, *_ = finished
+    run_dir, _ = toy(cwd, "--exp-name", "later", "--total-timesteps", "200")
+    table = run_dir / "eval.csv"
+    table.write_text(table.read_text() + "300,0,1,20,0,0\n300,1,1,20,0,0\n")
+    before = eval_rows(run_dir)
+    resume(cwd, run_dir, "--total-timesteps", "0")
+    assert eval_rows(run_dir) == before
+    resume(cwd, run_dir, "--total-timesteps", "240", "--eval-frequency", "0")
+    assert eval_rows(run_dir) == before[:2]
+
+
+def test_damaged_evaluations_show_before_training(finished):
+    cwd, *_ = finished
+    run_dir, _ = toy(cwd, "--exp-name", "blank", "--total-timesteps", "200")
+    resume(cwd, run_dir, "--total-timesteps", "220", "--eval-frequency", "0")
+    table = run_dir / "eval.csv"
+    table.write_text(table.read_text() + "no row\n")
+    files = {path: path.read_bytes() for path in run_dir.iterdir()}
+    code, _, err = run(cwd, "--resume", run_dir, "--total-timesteps", "400")
+    assert code == 2 and "is no table of evaluations any more" in err and is_one_line(err), err
+    assert files == {path: path.read_bytes() for path in run_dir.iterdir()}
+
+
 @pytest.mark.parametrize("error, at, step", [("bug", 3, 80), ("file", 5, 200)], ids=["episode", "after a checkpoint"])
 def test_an_error_in_a_reset_costs_nothing(tmp_path, error, at, step):
     """The first reset is that of make_env, the second the first of the run, the third that of the second episode; after
