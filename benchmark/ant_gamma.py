@@ -12,7 +12,6 @@ Speeds are medians over the last EPISODES episodes in the replay of a run's newe
 passes y = PASSED, pushing the block before it.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from modes import ends_whole, read_replay  # noqa: E402
 
 import rpg  # noqa: E402
-from envs import ANT_GOAL, ANT_TIMESTEP, AntPush, failure, load_args, make_env, refuse  # noqa: E402
+from envs import ANT_GOAL, ANT_TIMESTEP, AntPush, command_line, failure, load_args, make_env, say  # noqa: E402
 
 DECISION = AntPush.substeps * ANT_TIMESTEP  # s
 AHEAD = ((0.0, 0.0), (0.0, 11.2))  # m; there the block, in the room's entrance, ends the way
@@ -65,7 +64,7 @@ def speed_ahead(run_dir):
     env.close()
     rows = replay.fields(replay.data[order])
     speeds, episodes = [], 0
-    for whole, y in zip(ends_whole(rows).T, rows.obs[..., 1].T):  # of each environment
+    for whole, y in zip(ends_whole(rows, AntPush.horizon).T, rows.obs[..., 1].T):  # of each environment
         ends = np.flatnonzero(whole)[-EPISODES // args.num_envs :]
         for end in ends:
             start = end - AntPush.horizon
@@ -79,22 +78,21 @@ def speed_ahead(run_dir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="runs of rpg.py on ant-push")
-    parser.error = refuse  # one line
     args = parser.parse_args()
-    print("| γ | around is worth more from |", *(f"ahead, around at {speed} m/s |" for speed in SHOWN))
-    print("| --- |" + " --- |" * (1 + len(SHOWN)))
+    say(f"| γ | around is worth more from | {' '.join(f'ahead, around at {speed} m/s |' for speed in SHOWN)}")
+    say("| --- |" + " --- |" * (1 + len(SHOWN)))
     for gamma in GAMMAS:
         pairs = [f"{value(AHEAD, speed, gamma):.0f}, {value(AROUND, speed, gamma):.0f}" for speed in SHOWN]
-        print(f"| {gamma} | {least_speed(gamma):.2f} m/s |", " | ".join(pairs), "|")
+        say(f"| {gamma} | {least_speed(gamma):.2f} m/s | {' | '.join(pairs)} |")
     for run_dir in args.run_dirs:
         try:
             speed, passed, episodes = speed_ahead(run_dir)
         except Exception as error:  # no run, of another task or version, without a checkpoint, damaged
-            print(f"{run_dir} skipped: {failure(error)}")
+            say(f"{run_dir} skipped: {failure(error)}")
             continue
-        print(f"{run_dir}: {speed:.2f} m/s ahead in {passed} of {episodes} episodes")
+        say(f"{run_dir}: {speed:.2f} m/s ahead in {passed} of {episodes} episodes")
 
 
 if __name__ == "__main__":

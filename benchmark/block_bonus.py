@@ -8,7 +8,6 @@ mean, and V (the lesser twin, z from the prior), of the newest states as they ar
 and of these with both blocks on their goals.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -58,6 +57,8 @@ def row(run_dir):
     env = envs.make_env(args.env_id, 0)
     replay, order, step = read_replay(rpg, run_dir, args, env)
     env.close()
+    if step[-1] <= FROM:
+        raise ValueError(f"its checkpoint is of step {int(step[-1]):,}, not beyond {FROM:,}")
     agent = rpg.load_policy(run_dir)
     seen = replay.fields(replay.data[order]).obs  # (rows, N, O)
     left, ahead = on_goal(seen[step > FROM])
@@ -75,9 +76,8 @@ def row(run_dir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = envs.command_line(__doc__)
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="run_dir", help="runs of rpg.py on block-push")
-    parser.error = envs.refuse  # one line
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

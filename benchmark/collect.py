@@ -13,8 +13,8 @@ in more than the seed are refused. What is no such run, is shorter, or has no fi
 line that says why; for a figure, so is a run of one of its methods with other flags.
 """
 
-import argparse
 import csv
+import io
 import itertools
 import json
 import logging
@@ -27,12 +27,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import EXPERIMENTS  # noqa: E402
-from launch import UNCOUNTED, Run, flags_hash  # noqa: E402
+from launch import UNCOUNTED, Run, flags_hash, read_progress  # noqa: E402
 
-from envs import failure, refuse  # noqa: E402
+from envs import command_line, failure, refuse, replace_file, say  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 WINDOW = 50  # episodes a mean is over
+LOGGED = 1000  # environment steps, at most, between two points of some curve in a log
 EVERY, FINE, EVERY_LATER = 1000, 100_000, 5000  # environment steps between two rows, until when, and after that
 TASK = ["env_id", "options", "method"]
 RUN = [*TASK, "seed"]  # the columns that tell runs apart
@@ -43,12 +44,16 @@ OLD_HEADER = [*RUN, "step", "success_final", "success_any", "episodic_return"]  
 
 def curve(run_dir):
     """Rows [step, mean of each of KEYS over the last WINDOW episodes up to it, coverage, hours of training], from the
-    first episode's end on. What the run does not log is "". ValueError if no episode has ended.
-    """
+    first episode's end on. What the run does not log is "". ValueError if no episode has ended, or if the log ends
+    before the checkpoint, for its reader stops at a damaged place without a word."""
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    newest = max((events.Scalars(tag)[-1].step for tag in events.Tags()["scalars"]), default=0)
+    saved, _ = read_progress(run_dir)
+    if newest + LOGGED < saved:
+        raise ValueError(f"its log ends at step {newest:,}, its checkpoint is of {saved:,}: a damaged event file?")
     tags = {"return": "charts/episodic_return", "length": "charts/episodic_length"}
     steps, values = {}, {}  # key -> (points,) each: where, and what was logged
-    for key in [*KEYS, "length", "coverage"]:
+    for key in [*KEYS, "length", "episodes", "coverage"]:
         tag = tags.get(key, f"charts/{key}")
         logged = events.Scalars(tag) if tag in events.Tags()["scalars"] else []
         steps[key] = np.array([event.step for event in logged], int)
@@ -58,19 +63,25 @@ def curve(run_dir):
     ends = steps["length"]
     if len(ends) == 0:
         raise ValueError("no episode has ended yet")
-    # Episodes that end together are one point. Their number is that of the steps since the last point, in lengths.
-    episodes = np.cumsum(np.diff(ends, prepend=0) / values["length"])  # finished by each of `ends`
+    # Episodes that end together are one point. Older runs do not log how many have ended: as many as the steps since
+    # the last point are lengths, which is right where all are equally long.
+    episodes = values["episodes"]  # finished by each of `ends`
+    if len(episodes) != len(ends):
+        episodes = np.cumsum(np.diff(ends, prepend=0) / values["length"])
     hours = np.cumsum(clock - begins(events, clock)) / 3600
     rows = []
     for step in grid(ends[-1]):
         if step < ends[0]:
             continue
         last = np.searchsorted(ends, step, side="right") - 1
-        first = np.searchsorted(episodes, episodes[last] - WINDOW + 1e-6)
+        before = max(episodes[last] - WINDOW, 0)
+        weights = np.diff(np.maximum(episodes[: last + 1] - before, 0), prepend=0)  # episodes of each point that count
         row = [step]
         for key in KEYS:
-            window = values[key][(steps[key] >= ends[first]) & (steps[key] <= step)]
-            row.append(round(float(np.mean(window)), 4) if len(window) else "")
+            at = np.searchsorted(ends[: last + 1], steps[key][steps[key] <= step])  # not every point has a success
+            known = weights[at].sum()
+            mean = (weights[at] * values[key][: len(at)]).sum() / known if known > 0 else None
+            row.append("" if mean is None else round(float(mean), 4))
         covered = values["coverage"][steps["coverage"] <= step]
         row.append(round(float(covered[-1]), 4) if len(covered) else "")
         rows.append([*row, round(hours[last], 4)])
@@ -133,12 +144,14 @@ def read_table(table):
     """The rows of a CSV of ours, dicts of text; [] if it is empty or not there yet. What an older one lacks is ""."""
     if not table.exists():
         return []
-    with open(table, newline="") as file:
-        reader = csv.DictReader(file, restval="")
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
         if reader.fieldnames not in (None, HEADER, OLD_HEADER):
             raise ValueError(f"{table} is not a CSV of collect.py: its first line is not {','.join(HEADER)}")
         rows = []
         for row in reader:
+            if None in row.values() or None in row:
+                raise ValueError(f"{table}: line {reader.line_num} has not {len(reader.fieldnames)} cells")
             if reader.fieldnames == OLD_HEADER:
                 row["return"] = row.pop("episodic_return")
             rows.append({name: row.get(name, "") for name in HEADER})
@@ -146,29 +159,38 @@ def read_table(table):
 
 
 def write_table(table, rows, header=HEADER):
-    """A kill leaves the old file or the new one."""
-    new = table.with_name(f"{table.name}.new")
-    with open(new, "w", newline="") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(new, table)
+    """Write a CSV. A kill leaves the old file or the new one. Raises OSError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(table.resolve(), lambda file: file.write(text.getvalue().encode()))
 
 
 def write_markdown(path, header, row, run_dirs, none):
-    """Write the table of these runs to `path`, and print its rows: row(run_dir) gives (method, seed, other cells). A
-    run of which it raises is skipped with a line; if it is every one, the program ends with the line `none`."""
-    rows = []
+    """Write the table of these runs to `path`, and print it: row(run_dir) gives (method, seed, other cells). Rows of
+    other methods and seeds stay. A run of which it raises is skipped with a line; if it is every one, the program ends
+    with the line `none`."""
+    rows = {}
     for run_dir in run_dirs:
         try:
-            rows.append(row(run_dir))
+            method, seed, cells = row(run_dir)
+            rows[method, str(seed)] = cells
         except Exception as error:  # whatever it is, there is no row for it
-            print(f"{run_dir} skipped: {failure(error)}")
+            say(f"{run_dir} skipped: {failure(error)}")
     if not rows:
         refuse(none)
-    lines = [f"| {method} | {seed} | {' | '.join(cells)} |" for method, seed, cells in sorted(rows)]
-    path.write_text("\n".join([header, "|---" * (header.count("|") - 1) + "|", *lines]) + "\n")
-    print(*lines, sep="\n")
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines()[2:] if path.exists() else ():
+            method, seed, *cells = line.strip("| ").split(" | ")
+            rows.setdefault((method, seed), cells)
+        keys = sorted(rows, key=lambda key: (key[0], int(key[1])))
+        lines = [f"| {' | '.join([*key, *rows[key]])} |" for key in keys]
+        text = "\n".join([header, "|---" * (header.count("|") - 1) + "|", *lines]) + "\n"
+        replace_file(path, lambda file: file.write(text.encode()))
+    except (OSError, ValueError) as error:
+        refuse(f"{path}: {error}")
+    say("\n".join(lines))
 
 
 def differing(a, b):
@@ -197,18 +219,22 @@ def check_flags(rows, flags, directories):
         )
 
 
+def planned_hashes(figure):
+    """{(task, method): hash of its runs' flags} of a figure of experiments.py, at both sizes; {} for any other name."""
+    experiments = [experiment for experiment in EXPERIMENTS if experiment.figure == figure]
+    planned = [Run(experiment, 1, at_paper_size) for experiment in experiments for at_paper_size in (False, True)]
+    return {(run.task, run.method): flags_hash(run.args) for run in planned}
+
+
 def parse_args():
     """(the CSV, directories of runs, of a figure {(task, method): hash of its runs' flags}, else None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("table", type=Path, help="the CSV, which is made if it is not there, or a figure: fig7")
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="default for a figure: all in runs/")
-    parser.error = refuse  # one line
     args = parser.parse_args()
-    experiments = [experiment for experiment in EXPERIMENTS if experiment.figure == str(args.table)]
-    if experiments:
+    wanted = planned_hashes(str(args.table))
+    if wanted:
         run_dirs = args.run_dirs or [path.parent for path in sorted(Path("runs").glob("*/args.json"))]
-        planned = [Run(experiment, 1, at_paper_size) for experiment in experiments for at_paper_size in (False, True)]
-        wanted = {(run.task, run.method): flags_hash(run.args) for run in planned}
         return RESULTS / f"{args.table}.csv", run_dirs, wanted
     if args.table.is_dir():
         refuse(f"{args.table} is a directory: the first argument is the CSV, for example curves.csv")
@@ -256,13 +282,13 @@ def main():
                 known = directories.get(name, f"its curve in {table}")
                 raise ValueError(f"it ends at step {points[-1][0]:,}, and {known} at {int(before[-1]['step']):,}")
         except ValueError as error:
-            print(f"{run_dir} skipped: {error}")
+            say(f"{run_dir} skipped: {error}")
             continue
         if name in directories:
             what = f"{directories[name]} and {run_dir} have the same environment, options, --exp-name and seed"
             if flags_hash(flags[name]) != flags_hash(run_flags):
                 refuse(f"{what}, but differ in {differing(flags[name], run_flags)}: leave one of them out")
-            print(f"{what}; the second replaces the first")
+            say(f"{what}; the second replaces the first")
         flags[name], directories[name] = run_flags, run_dir
         curves.pop(name, None)  # the new one goes to the table's end
         origin = read_commit(run_dir), flags_hash(run_flags)
@@ -275,7 +301,7 @@ def main():
         write_table(table, rows)
     except (OSError, ValueError) as error:
         refuse(error)
-    print(f"{table}: {len(directories)} runs added, {len(curves)} in all")
+    say(f"{table}: {len(directories)} runs added, {len(curves)} in all")
 
 
 if __name__ == "__main__":

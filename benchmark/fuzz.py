@@ -8,7 +8,6 @@ the one that was written (a bit of a zip file's padding, say); these are counted
 end; exit code 1 if anything is wrong.
 """
 
-import argparse
 import copy
 import json
 import os
@@ -27,7 +26,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from envs import read_checkpoint, refuse  # noqa: E402
+from envs import command_line, read_checkpoint  # noqa: E402
 
 FLAGS = (
     "--env-id toy_envs:Toy-v0 --hidden-dim 16 --state-dim 8 --rnd-dim 16 --batch-size 16 --learning-starts 50 "
@@ -226,10 +225,9 @@ def fuzz(cwd, cases=1000, seed=1, wanted=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the damage")
-    parser.error = refuse  # one line
     args = parser.parse_args()
     code = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,6 @@ those that run.) On a cluster the program ends when the jobs are submitted, and 
 runs/, what they print in runs/.launch/. Each start adds a line to the run's commit.txt.
 """
 
-import argparse
 import ast
 import difflib
 import hashlib
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import EXPERIMENTS  # noqa: E402
 
-from envs import Stop, lock, refuse, say, short  # noqa: E402
+from envs import Stop, command_line, evaluated, failure, lock, refuse, say, short  # noqa: E402
 
 LOGS = Path("runs/.launch")
 TRIES = 3  # starts of a job that is killed each time before a new checkpoint
@@ -95,17 +94,20 @@ def is_training(run_dir):
     return False
 
 
-def checkpoint_step(run_dir):
-    """The step that --resume would go on from; 0 without a readable checkpoint, from which no run can go on."""
+def read_progress(run_dir):
+    """(the step that --resume would go on from, whether the evaluation of that step is still to be made); (0, False)
+    without a readable checkpoint, from which no run can go on."""
     path = run_dir / "checkpoint.pt"
     if not path.exists():
-        return 0
+        return 0, False
     import torch  # takes seconds
 
     try:  # (envs.read_checkpoint checks every byte of a replay, too)
-        return int(torch.load(path, "cpu", weights_only=True, mmap=True)["progress"][0])
-    except Exception:  # whatever torch raises
-        return 0
+        step, *_, last = torch.load(path, "cpu", weights_only=True, mmap=True)["progress"]
+        return int(step), last is True and not evaluated(run_dir, step)  # of rpg_maze.py `last` is another thing
+    except Exception as error:  # whatever torch raises; a damaged eval.csv
+        say(f"{run_dir} cannot be continued: {failure(error)}")
+        return 0, False
 
 
 class Run:
@@ -149,11 +151,12 @@ class Run:
                 continue
             if not self.is_mine(args):
                 continue
-            step = checkpoint_step(path.parent)
+            step, to_evaluate = read_progress(path.parent)
             if is_training(path.parent):
                 return State("running", path.parent, step)
             if step > furthest.step:
-                furthest = State("done" if step >= self.steps else "unfinished", path.parent, step)
+                done = step >= self.steps and not to_evaluate
+                furthest = State("done" if done else "unfinished", path.parent, step)
         return furthest
 
     def command(self, run_dir=None):
@@ -199,14 +202,17 @@ class Run:
         child = subprocess.Popen(
             [sys.executable, ROOT / self.script, *flags],
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=env,
             start_new_session=True,  # a Ctrl-C is not for it, and what Slurm sends to all processes is ignored,
             preexec_fn=ignore_signals,  # so that it gets one SIGINT, from `stop`
         )
-        for number, text in enumerate(child.stdout):
-            print(text, end="", flush=True)
-            if number == 0:
+        noted = False
+        for text in child.stdout:
+            say(text, end="")
+            if not noted and text.startswith("runs/") and " | " in text:  # an environment may print before
+                noted = True
                 note_commit(Path(text.split(" | ")[0]), self.script)
         code = child.wait()
         while on_slurm and received == [signal.SIGTERM]:  # preempted: SIGUSR2 follows. Cancelled: a kill
@@ -282,7 +288,9 @@ def run_here(runs, jobs):
         for job in [job for job in started if job.done()]:
             run, before = started.pop(job)
             state = run.state()
-            code = job.result() if job.paths.result_pickle.exists() else None
+            code = None
+            if job.paths.result_pickle.exists():
+                code = 1 if job.exception() else job.result()
             if state.text == "done" or stop.requested:
                 say(run.line())
                 continue
@@ -343,7 +351,7 @@ def submit(runs, jobs, parameters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("names", nargs="+", metavar="FIGURE|TASK", help=f"of {', '.join(known_names())}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="how many run at a time")
@@ -351,8 +359,9 @@ def main():
     parser.add_argument("--paper-settings", action="store_true", help="the paper's sizes; default: a laptop's")
     parser.add_argument("--list", action="store_true", help="only say how far each run is")
     parser.add_argument("--slurm", nargs="+", metavar="key=value", help="parameters of sbatch, as in submitit")
-    parser.error = refuse  # one line
     args = parser.parse_args()
+    if args.list and args.slurm:
+        refuse("--slurm: no effect with --list")
     if args.jobs < 1 or min(args.seeds) < 0:
         refuse("--jobs must be at least 1, --seeds at least 0")
     parameters = {}
@@ -360,7 +369,7 @@ def main():
         key, equals, value = word.partition("=")
         if not equals:
             refuse(f"--slurm {word}: must be key=value, for example partition=gpu")
-        parameters[key] = int(value) if value.isdecimal() else value
+        parameters[key] = value if value.startswith("0") or not value.isdecimal() else int(value)
     experiments = choose(args.names, args.methods)
     runs = []
     for task in dict.fromkeys((e.figure, e.task) for e in experiments):
@@ -368,7 +377,12 @@ def main():
             runs += [Run(e, seed, args.paper_settings) for e in experiments if (e.figure, e.task) == task]
     if not args.list and find_spec("submitit") is None:
         refuse("launch.py needs submitit: pip install submitit")
-    if args.slurm and not args.list:
+    if not args.list:
+        try:
+            LOGS.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refuse(f"{LOGS} cannot be made: {error}")
+    if args.slurm:
         submit(runs, args.jobs, parameters)
         return
     for run in runs:

@@ -5,13 +5,12 @@
     python benchmark/maze.py --beside RUN_DIR RUN_DIR     # two runs' figures in one, benchmark/results/maze_runs.png
 
 Columns of maze.csv: method (the run's --exp-name: fig8 of experiments.py), seed, step, coverage. A run replaces
-the rows of an earlier one of its method and seed. The paper's curves, digitised from Fig. 8, are in paper_maze.csv.
+the rows of an earlier one of its method and seed, if it goes as far. The paper's curves, digitised from Fig. 8, are in
+paper_maze.csv.
 """
 
-import argparse
 import csv
 import json
-import os
 import sys
 from collections import defaultdict
 from itertools import permutations
@@ -24,9 +23,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from collect import flags_hash, planned_hashes, write_table  # noqa: E402
 from plot import FURTHER_MARKERS, style_of_mean, style_of_paper  # noqa: E402
 
-from envs import refuse  # noqa: E402
+from envs import command_line, failure, refuse, say  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 EVERY = 5_000  # environment steps between two points of a curve
@@ -84,37 +84,54 @@ def read(path, *keys):
 
 
 def run_name(run_dir):
-    """(--exp-name, seed as text) of a run of rpg_maze.py. ValueError: why it is none."""
+    """((--exp-name, seed as text), flags as a dict) of a run of rpg_maze.py. ValueError: why it is none."""
     if not (run_dir / "maze.npz").exists():
         raise ValueError("it has no maze.npz: not a run of rpg_maze.py, or not far enough")
     try:
-        args = json.loads((run_dir / "args.json").read_text())
-        return args["exp_name"], str(args["seed"])
+        args = json.loads((run_dir / "args.json").read_text(encoding="utf-8"))
+        return (args["exp_name"], str(args["seed"])), args
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its args.json cannot be read: {error}") from None
 
 
+def read_run(run_dir, wanted):
+    """((method, seed), [(step, coverage)] every EVERY steps) of a run. ValueError if it has another method's flags:
+    `wanted` is by planned_hashes; exceptions of many kinds from damaged files."""
+    (method, seed), flags = run_name(run_dir)
+    planned = wanted.get(("maze", method))
+    if planned not in (None, flags_hash(flags)):
+        raise ValueError(f"its flags are not those of {method} in experiments.py")
+    steps, coverage = np.load(run_dir / "maze.npz")["coverage"].T
+    grid = np.arange(EVERY, steps[-1] + 1, EVERY)  # ends early where the run diverged
+    return (method, seed), list(zip(grid, np.interp(grid, steps, coverage)))
+
+
 def collect(run_dirs):
-    """Add the runs to maze.csv; those that are none are skipped with a line."""
+    """Add the runs to maze.csv; those that are none, or shorter than what is there, are skipped with a line. ValueError
+    if that is every one."""
     table = RESULTS / "maze.csv"
-    curves = read(table, "method", "seed")
+    curves, added = read(table, "method", "seed"), {}  # the latter: (method, seed) -> its directory
+    wanted = planned_hashes("fig8")
     for run_dir in run_dirs:
         try:
-            name = run_name(run_dir)
-            steps, coverage = np.load(run_dir / "maze.npz")["coverage"].T
+            name, points = read_run(run_dir, wanted)
+            if not points:
+                raise ValueError(f"it ends before step {EVERY:,}")
+            if len(points) < len(curves.get(name, ())):
+                raise ValueError(f"it is shorter than {added.get(name, f'its curve in {table}')}")
         except Exception as error:  # NumPy raises what it meets in a damaged file
-            print(f"{run_dir} skipped: {error}")
+            say(f"{run_dir} skipped: {error}")
             continue
-        grid = np.arange(EVERY, steps[-1] + 1, EVERY)  # ends early where the run diverged
-        curves[name] = list(zip(grid, np.interp(grid, steps, coverage)))
-    new = table.with_name(f"{table.name}.new")
-    with open(new, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("method", "seed", "step", "coverage"))
-        for method, seed in sorted(curves):
-            for step, share in curves[method, seed]:
-                writer.writerow((method, seed, int(step), round(share, 4)))
-    os.replace(new, table)
+        if name in added:
+            say(f"{added[name]} and {run_dir} have the same --exp-name and seed; the second replaces the first")
+        curves[name], added[name] = points, run_dir
+    if not added:
+        raise ValueError(f"none of these is a run that can be collected; {table} is as it was")
+    rows = []
+    for method, seed in sorted(curves):
+        for step, share in curves[method, seed]:
+            rows.append({"method": method, "seed": seed, "step": int(step), "coverage": round(share, 4)})
+    write_table(table, rows, ["method", "seed", "step", "coverage"])
 
 
 def draw_curve(axis, runs, look, label):
@@ -161,7 +178,7 @@ def draw(ours, paper):
 def table(ours, paper):
     """Print a row of Markdown for every curve of Fig. 8: coverage at some steps, every seed's that got there, and the
     paper's, whose curves end at 240 000 steps."""
-    print("| curve | at 100 000 steps, by seed | mean | paper | at 250 000 | mean | paper |\n" + "|---" * 7 + "|")
+    say("| curve | at 100 000 steps, by seed | mean | paper | at 250 000 | mean | paper |\n" + "|---" * 7 + "|")
     shown = {}  # method -> the paper's curve, None if it has none
     for title, methods in PANELS.items():
         for method, name in methods.items():
@@ -178,13 +195,13 @@ def table(ours, paper):
             if curve is not None:
                 papers = f"{np.interp(step, *np.array(curve).T):.2f}"
             cells += [row, mean, papers]
-        print(f"| {method} | {' | '.join(cells)} |")
+        say(f"| {method} | {' | '.join(cells)} |")
 
 
 def order(ours, paper):
     """Print, for every two curves in one panel of Fig. 8 that end more than APART apart in the paper, the better one
     first, our means at the last step that all their seeds reached; and how many pairs keep the paper's order."""
-    print("\n| the paper's order | paper, at its end | ours | at step | holds |\n" + "|---" * 5 + "|")
+    say("\n| the paper's order | paper, at its end | ours | at step | holds |\n" + "|---" * 5 + "|")
     runs = defaultdict(list)
     for (method, _), curve in ours.items():
         runs[method].append(dict(curve))
@@ -202,11 +219,11 @@ def order(ours, paper):
             b = np.mean([run[step] for run in runs[worse]])
             holds[better, worse] = a > b
             seeds = f"{len(runs[better])}, {len(runs[worse])} seeds"
-            print(
+            say(
                 f"| {better} > {worse} | {end[better]:.2f} > {end[worse]:.2f} | {a:.2f}, {b:.2f} ({seeds}) "
                 f"| {step:,.0f} | {'yes' if a > b else 'no'} |"
             )
-    print(f"\n{sum(holds.values())} of {len(holds)} in the paper's order")
+    say(f"\n{sum(holds.values())} of {len(holds)} in the paper's order")
 
 
 def beside(run_dirs):
@@ -215,24 +232,25 @@ def beside(run_dirs):
     figure, axes = plt.subplots(len(run_dirs), 1, figsize=size, squeeze=False, layout="constrained")
     for axis, run_dir in zip(axes.flat, run_dirs):
         try:
-            method, seed = run_name(run_dir)
-        except ValueError as error:
-            raise ValueError(f"{run_dir}: {error}") from None
-        axis.imshow(plt.imread(run_dir / "maze.png"))
+            (method, seed), _ = run_name(run_dir)
+            axis.imshow(plt.imread(run_dir / "maze.png"))
+        except Exception as error:  # what the reader of a damaged picture raises
+            raise ValueError(f"{run_dir}: {failure(error)}") from None
         axis.set_title(f"{NAMES.get(method, method)}, seed {seed}".replace("$", r"\$"), fontsize=14, loc="left")
         axis.axis("off")
     figure.savefig(RESULTS / "maze_runs.png", dpi=90)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="runs to add to maze.csv")
     parser.add_argument(
         "--beside", type=Path, nargs="+", metavar="run_dir", help="only draw these runs' figures in one"
     )
-    parser.error = refuse  # one line
     args = parser.parse_args()
     try:
+        if args.beside and args.run_dirs:
+            raise ValueError("with --beside no runs are added: give its runs alone")
         if args.beside:
             beside(args.beside)
             return

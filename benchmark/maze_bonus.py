@@ -8,7 +8,6 @@ unvisited one pays more, 1 where RND has forgotten nothing and 0.5 where it know
 its time, as the exponential of its visits' entropy: the number of squares that equal visits to each would need.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from collect import write_markdown  # noqa: E402
 
-from envs import MAZE_HALF, Maze, load_args, maze_observation, read_checkpoint, refuse  # noqa: E402
+from envs import MAZE_HALF, Maze, command_line, load_args, maze_observation, read_checkpoint  # noqa: E402
 from rpg_maze import RND, Args  # noqa: E402
 
 POINTS = 10  # a side of each unit square
@@ -65,10 +64,9 @@ def row(run_dir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="run_dir", help="runs of rpg_maze.py")
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
-    parser.error = refuse  # one line
     args = parser.parse_args()
     torch.set_num_threads(max(args.num_threads, 1))
     none = "no run of rpg_maze.py with a checkpoint among the arguments: python benchmark/maze_bonus.py runs/maze__*"

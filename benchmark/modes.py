@@ -13,10 +13,9 @@ run of rpg_pixels.py both are found in its images.
 modes.mp4: the episodes side by side, each in a frame of its z's colour; left out where nothing can be rendered.
 """
 
-import argparse
 import contextlib
 import functools
-import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import envs  # noqa: E402
-from envs import refuse  # noqa: E402
+from envs import command_line, refuse, say  # noqa: E402
 
 SCRIPTS = ROOT / "rpg.py", ROOT / "rpg_pixels.py"  # whose runs are known by their flags
 POINTS = 20_000  # states of the replay that are drawn, at most
@@ -243,10 +242,10 @@ def read_replay(script, run_dir, args, env):
     return replay, order, state["progress"][0] - steps_after
 
 
-def ends_whole(rows):
+def ends_whole(rows, horizon):
     """(rows, N) bool: where an episode ends that no checkpoint cut short; of Rows (rows, N, ·), oldest first, of a task
-    whose episodes end by their time limit alone."""
-    return (rows.last == 1) & (rows.t == rows.t.max())
+    whose episodes end after `horizon` decisions alone."""
+    return (rows.last == 1) & (rows.t == horizon)
 
 
 def read_visits(script, run_dir, agent, env):
@@ -372,7 +371,7 @@ def write_video(path, episodes, colours, fps):
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("run_dir", type=Path, help="directory of a run of rpg.py or rpg_pixels.py")
     parser.add_argument("--num-z", type=int, default=9, help="how many z, or at most so many categories (default: 9)")
     parser.add_argument("--seed", type=int, default=0, help="of the start state and of the z (default: 0)")
@@ -380,7 +379,6 @@ def parse_args():
     parser.add_argument("--no-video", action="store_true", help="only modes.png")
     parser.add_argument("--script", type=Path, help="what made the run, if neither of these: a fork")
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
-    parser.error = refuse  # one line
     args = parser.parse_args()
     if args.num_z < 1 or args.num_threads < 1 or not 0 <= args.seed < 2**63:
         refuse("--num-z and --num-threads must be at least 1, --seed at least 0 and below 2**63")
@@ -401,9 +399,13 @@ def parse_args():
 
 
 def import_script(path):
-    """The module of a script, which may lie anywhere."""
+    """The module of a script, which may lie anywhere and have a dot in its name."""
     sys.path.insert(0, str(path.resolve().parent))
-    return importlib.import_module(path.stem)
+    if path.stem not in sys.modules:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[path.stem])
+    return sys.modules[path.stem]
 
 
 def script_of(run_dir):
@@ -432,7 +434,7 @@ def make_env_to_show(args, frames, with_video):
             return make("rgb_array"), True
         except ValueError as error:
             env = make(None)  # else it isn't the renderer
-            print(f"no video: {envs.one_line(error)}")
+            say(f"no video: {envs.one_line(error)}")
             return env, False
     return make(None), False
 
@@ -458,16 +460,16 @@ def main():
     for name, one in zip(names, z):
         episode = play(agent, env, args.seed, one, greedy, renders, every)
         shown = [f"{key} {value:.6g}" for key, value in episode.summary.items() if not math.isnan(value)]
-        print(f"{name}: {', '.join(shown)}", flush=True)
+        say(f"{name}: {', '.join(shown)}")
         episodes.append(episode)
     if any(not np.array_equal(episode.obs[0], episodes[0].obs[0]) for episode in episodes):
-        print(f"note: {agent.args.env_id} starts differently at one seed, so that not all differences come from z")
+        say(f"note: {agent.args.env_id} starts differently at one seed, so that not all differences come from z")
 
     visits = None
     try:
         visits = read_visits(script, args.run_dir, agent, env)
     except Exception as error:  # no file, or a damaged one: the rest can still be shown
-        print(f"states visited in training are left out: {envs.failure(error)}")
+        say(f"states visited in training are left out: {envs.failure(error)}")
 
     states = [episode.obs for episode in episodes] + ([visits[0]] if visits else [])
     object_dim = getattr(env.unwrapped, "object_dim", 0)
@@ -479,11 +481,11 @@ def main():
     figure = draw(episodes, names, colours, visits, panels, landmarks, "\n".join(title).replace("$", r"\$"))
     try:
         figure.savefig(args.out / "modes.png", dpi=110)
-        print(args.out / "modes.png")
+        say(str(args.out / "modes.png"))
         if renders:
             fps = envs.frame_rate(env.metadata.get("render_fps")) / every
             write_video(args.out / "modes.mp4", episodes, colours, fps)
-            print(args.out / "modes.mp4")
+            say(str(args.out / "modes.mp4"))
     except (OSError, ValueError) as error:
         refuse(f"--out {args.out}: {error}")
     env.close()

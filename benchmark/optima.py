@@ -13,7 +13,6 @@ without a categorical z), episodes (that ended in these steps), local and best (
 prior_entropy (of π(z|s₁), nats, its mean over these steps; empty without a learned one), commit.
 """
 
-import argparse
 import csv
 import math
 import sys
@@ -89,7 +88,8 @@ def end_of_bin(step):
 
 
 def count(run_dir):
-    """Rows of the CSV, dicts, of one run. ValueError if it is of another task; others from damaged files."""
+    """Rows of the CSV, dicts, of one run. ValueError if it is of another task, or has none; others from damaged
+    files."""
     args = envs.load_args(run_dir, rpg.Args)
     if args.env_id not in TASKS:
         raise ValueError(f"{args.env_id} is none of {', '.join(TASKS)}")
@@ -97,7 +97,9 @@ def count(run_dir):
     replay, order, step = read_replay(rpg, run_dir, args, env)
     env.close()
     replayed = replay.fields(replay.data[order])
-    whole = ends_whole(replayed)
+    whole = ends_whole(replayed, env.unwrapped.horizon)
+    if not whole.any():
+        raise ValueError("no whole episode in its replay")
     row, _ = torch.nonzero(whole, as_tuple=True)
     local, best = TASKS[args.env_id].of(replayed.obs[whole].numpy())
     bins = end_of_bin(step[row].numpy())
@@ -127,8 +129,12 @@ def read_table(table):
             raise ValueError(f"{table} is not a CSV of optima.py: its first line is not {','.join(HEADER)}")
         rows = list(reader)
     for row in rows:
-        if row["env_id"] not in TASKS or not row["step"].isdecimal():
-            raise ValueError(f"{table} has a row of {row['env_id']!r} at step {row['step']!r}")
+        try:
+            if row["env_id"] not in TASKS or None in row.values():
+                raise ValueError
+            _ = [*map(int, (row["seed"], row["step"], row["episodes"])), float(row["local"]), float(row["best"])]
+        except ValueError:
+            raise ValueError(f"{table} has a row of {row['env_id']!r} at step {row['step']!r} that is none") from None
     return rows
 
 
@@ -229,38 +235,46 @@ def table(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = envs.command_line(__doc__)
     parser.add_argument("table", type=Path, help="the CSV, which is made if it is not there")
     parser.add_argument("run_dirs", type=Path, nargs="*", metavar="run_dir", help="runs of rpg.py on a task of TASKS")
     parser.add_argument("--table", action="store_true", dest="as_table", help="only print a table, in Markdown")
-    parser.error = envs.refuse  # one line
     args = parser.parse_args()
     try:
         rows = read_table(args.table)
     except (OSError, ValueError, csv.Error) as error:
         envs.refuse(error)
+    added = {}  # values of RUN -> its directory
     for run_dir in args.run_dirs:
         try:
             found = count(run_dir)
+            run = tuple(found[0][key] for key in RUN)
+            before = max((int(row["step"]) for row in rows if tuple(row[key] for key in RUN) == run), default=0)
+            if int(found[-1]["step"]) < before:
+                raise ValueError(f"it ends before {added.get(run, f'its rows in {args.table}')}, at {before:,}")
         except Exception as error:  # no run, of another task or version, without a checkpoint, damaged
-            print(f"{run_dir} skipped: {envs.failure(error)}")
+            envs.say(f"{run_dir} skipped: {envs.failure(error)}")
             continue
-        run = [found[0][key] for key in RUN]
-        rows = [row for row in rows if [row[key] for key in RUN] != run] + found
-    if not rows:
+        if run in added:
+            envs.say(
+                f"{added[run]} and {run_dir} have the same task, --exp-name and seed; the second replaces the first"
+            )
+        added[run] = run_dir
+        rows = [row for row in rows if tuple(row[key] for key in RUN) != run] + found
+    if not rows or (args.run_dirs and not added):
         envs.refuse(
-            f"no run of {' or '.join(TASKS)} with a checkpoint among the arguments: runs/{next(iter(TASKS))}__*"
+            f"no run of {' or '.join(TASKS)} that can be added among the arguments: runs/{next(iter(TASKS))}__*"
         )
     try:
-        if args.run_dirs:
+        if added:
             write_table(args.table, rows, HEADER)
         if args.as_table:
-            print(table(rows))
+            envs.say(table(rows))
             return
         for env_id in dict.fromkeys(row["env_id"] for row in rows):
             picture = args.table.with_name(f"{args.table.stem}_{env_id}.png")
             draw(env_id, [row for row in rows if row["env_id"] == env_id]).savefig(picture, dpi=130)
-            print(picture)
+            envs.say(str(picture))
     except OSError as error:
         envs.refuse(error)
 

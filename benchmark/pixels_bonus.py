@@ -8,7 +8,6 @@ frames that were trained on, of frames of other such episodes, and where the blo
 goal's side of the arena; each as the mean over pusher positions, and over three seeds (smallest to largest).
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from envs import make_env, refuse  # noqa: E402
+from envs import command_line, make_env, say  # noqa: E402
 from rpg_pixels import FRAMES, Agent, Args  # noqa: E402
 
 KINDS = {
@@ -83,9 +82,7 @@ def bonuses(kind, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = refuse  # one line
-    parser.parse_args()
+    command_line(__doc__).parse_args()
     torch.set_num_threads(1)
     header = ["RND", "trained on", "other episodes", *[f"block moved by {distance} m" for distance in DISTANCES]]
     lines = [" | ".join(["", *header, ""]).strip(), "|---" * len(header) + "|"]
@@ -93,10 +90,10 @@ def main():
         table = np.array([bonuses(kind, seed) for seed in SEEDS])  # (seeds, columns)
         cells = [f"{column.mean():.2f} ({column.min():.2f} to {column.max():.2f})" for column in table.T]
         lines.append(" | ".join(["", kind, *cells, ""]).strip())
-        print(lines[-1], flush=True)
+        say(lines[-1])
     path = ROOT / "benchmark/results/pixels_bonus.md"
     path.write_text("\n".join(lines) + "\n")
-    print(path)
+    say(str(path))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ decisions: two simulator calls each in Meta-World and Adroit. Hours are by the c
 paper's curves, digitised from Figs. 6, 7, 11, 12 and 13, are in benchmark/results/paper.csv; they go on further.
 """
 
-import argparse
 import csv
 import math
 import sys
@@ -26,7 +25,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from envs import refuse, say  # noqa: E402
+from envs import command_line, refuse, say  # noqa: E402
 
 PAPER = Path(__file__).parent / "results" / "paper.csv"
 LABELS = {"rpg": "RPG", "mbsac": "no latent (MBSAC)", "nornd": "no RND"}  # of our methods; others have their own name
@@ -48,7 +47,7 @@ LEVELS = [0.5, 0.8, 0.9]  # of success or coverage, whose first steps the table 
 
 def read(path):
     """The rows of a CSV as dicts of text. ValueError: a seed is no number."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet's mark at its start is none of it
         rows = list(csv.DictReader(file))
     for row in rows:
         row.setdefault("return", row.get("episodic_return"))  # its name in older tables
@@ -267,7 +266,7 @@ def table(rows, curves, keys, paper):
             ends = []
             for points, any_points in zip(seeds.values(), successes):
                 step = max(points)
-                also = f"/{any_points[step]:.2f}" if any_points else ""
+                also = f"/{any_points[step]:.2f}" if step in any_points else ""
                 ends.append(f"{points[step]:{digits}}{also} at {thousands(step)}")
             line = [" ".join(name).strip(), LABELS.get(method, method), " ".join(seeds)]
             line.append(" ".join(first_step(points, 1e-9) for points in successes if points))
@@ -292,14 +291,15 @@ def table(rows, curves, keys, paper):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("table", type=Path, help="a CSV by collect.py")
     parser.add_argument(
         "picture", type=Path, nargs="?", help="a .png, .pdf or .svg; default: the table's name with .png"
     )
     parser.add_argument("--table", action="store_true", dest="as_table", help="only print a table, in Markdown")
-    parser.error = refuse  # one line
     args = parser.parse_args()
+    if args.as_table and args.picture:
+        refuse(f"{args.picture}: --table draws no picture")
     picture = args.picture or args.table.with_suffix(".png")
     try:
         rows = read(args.table)

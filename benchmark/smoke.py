@@ -10,7 +10,6 @@ in the maze, of the cells that it has not entered. A bonus is in the error's sta
 they are at the end of the run, and clipped at 100.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -113,10 +112,9 @@ def row(env_id, num_threads):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = envs.command_line(__doc__)
     parser.add_argument("env_ids", nargs="*", metavar="env_id", help=f"default: all of {', '.join(PLACES)}")
     parser.add_argument("--num-threads", type=int, default=1, help="of each run (default: 1)")
-    parser.error = envs.refuse  # one line
     args = parser.parse_args()
     for env_id in args.env_ids:
         if env_id not in PLACES:

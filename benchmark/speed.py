@@ -12,7 +12,6 @@ at the rate at which this machine multiplies 512×256 by 256×256 in the same ru
 largest one, forward and backward on a batch. Times are those of the fastest of several rounds.
 """
 
-import argparse
 import functools
 import json
 import multiprocessing
@@ -31,6 +30,7 @@ import rpg  # noqa: E402
 import rpg_pixels  # noqa: E402
 from envs import (  # noqa: E402
     TASKS,
+    command_line,
     keep_freed_memory,
     make_env,
     make_vector_env,
@@ -521,7 +521,7 @@ def measure_envs():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     parser.add_argument("--script", choices=["rpg", "rpg_pixels"], default="rpg", help="whose updates (default: rpg)")
@@ -531,7 +531,6 @@ def main():
     for key, value in PAPER.items():
         flag = f"--{key.replace('_', '-')}"
         parser.add_argument(flag, type=int, help=f"measure only the update, of this size (else {value})")
-    parser.error = refuse  # one line
     args = vars(parser.parse_args())
     given = {key: args[key] for key in PAPER if args[key] is not None}
     counts = args["at_once"] or []

@@ -9,7 +9,6 @@ more than one checkpoint interval was lost; at the end, that the run finishes an
 complete, in order, without a row twice, and that no temporary file is left.
 """
 
-import argparse
 import json
 import os
 import random
@@ -21,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from envs import read_checkpoint, refuse  # noqa: E402
+from envs import command_line, read_checkpoint, refuse  # noqa: E402
 
 EVERY = 200  # environment steps between checkpoints, evaluations and rows of the log
 NUM_ENVS = 4
@@ -190,11 +189,10 @@ def check_log(run_dir, summary, final):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--async-envs", action="store_true", help="with worker processes")
     parser.add_argument("--seed", type=int, default=1, help="of when to kill")
-    parser.error = refuse  # one line
     args = parser.parse_args()
     if args.kills < 1:
         refuse("--kills must be at least 1")

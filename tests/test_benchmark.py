@@ -13,6 +13,7 @@ import imageio
 import numpy as np
 import pytest
 import torch
+import toy_envs
 from conftest import ROOT, run_script
 from solutions import drag
 from torch.utils.tensorboard import SummaryWriter
@@ -125,6 +126,69 @@ def test_mean_over_the_last_fifty_episodes(tmp_path, together):
                 returns += [values["episodic_return"]] * together
         assert episodic_return == pytest.approx(np.mean(returns[-50:]), abs=1e-4), step
         assert success_final == success_any == coverage == ""
+
+
+def test_mean_over_episodes_of_different_lengths(tmp_path):
+    """Of environments whose episodes end by themselves: how many end together is logged, not guessed of their lengths;
+    some points have no success, which is then that of the others."""
+    rng = np.random.default_rng(0)
+    step, ended, points, truth = 0, 0, [], []
+    for _ in range(400):
+        step += int(rng.integers(1, 60))
+        n = int(rng.integers(1, 6))
+        success = float(rng.random(n).round().mean()) if rng.random() < 0.8 else None
+        ended += n
+        values = {"episodic_return": n * 1.5, "episodic_length": float(rng.integers(4, 200)), "episodes": ended}
+        if success is not None:
+            values["success_final"] = values["success_any"] = success
+        points.append((step, values))
+        truth += [(step, n * 1.5, success)] * n  # an episode each
+    rows = collect.curve(write_run(tmp_path / "run", points))
+    assert len(rows) > 9
+    for at, success_final, _, episodic_return, *_ in rows:
+        last = [(value, success) for step, value, success in truth if step <= at][-50:]
+        assert episodic_return == pytest.approx(np.mean([value for value, _ in last]), abs=1e-4)
+        assert success_final == pytest.approx(np.mean([s for _, s in last if s is not None]), abs=1e-4)
+
+
+def test_a_log_that_ends_before_the_checkpoint_is_damaged(tmp_path):
+    run_dir = write_run(tmp_path / "run", episodes(5))
+    torch.save({"progress": (2900, 0, False)}, run_dir / "checkpoint.pt")
+    assert collect.read_curve(run_dir)
+    torch.save({"progress": (3100, 0, False)}, run_dir / "checkpoint.pt")
+    with pytest.raises(ValueError, match="its log ends at step 2,000, its checkpoint is of 3,100"):
+        collect.read_curve(run_dir)
+
+
+def test_a_table_that_was_cut_is_refused(tmp_path):
+    collect.write_table(tmp_path / "t.csv", [dict.fromkeys(collect.HEADER, "1")] * 2)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "t.csv")
+    collect.write_table(tmp_path / "link.csv", collect.read_table(tmp_path / "t.csv"))
+    assert (tmp_path / "link.csv").is_symlink() and len(collect.read_table(tmp_path / "t.csv")) == 2
+    text = (tmp_path / "t.csv").read_text()
+    (tmp_path / "t.csv").write_text(text[:-8])
+    with pytest.raises(ValueError, match="line 3 has not 12 cells"):
+        collect.read_table(tmp_path / "t.csv")
+
+
+def test_a_table_of_runs_keeps_other_runs(tmp_path, capsys):
+    """Those of one method and seed are replaced; seeds are in order of their numbers."""
+    header, path = "| method | seed | step | x |", tmp_path / "t.md"
+    rows = {"a": ("m", 10, ["1", "x, y"]), "b": ("m", 2, ["2", "z"]), "c": ("m", 10, ["3", "w"])}
+    collect.write_markdown(path, header, rows.get, ["a"], "none")
+    collect.write_markdown(path, header, rows.get, ["b"], "none")
+    lines = [header, "|---|---|---|---|", "| m | 2 | 2 | z |", "| m | 10 | 1 | x, y |"]
+    assert path.read_text().splitlines() == lines and capsys.readouterr().out.splitlines()[-2:] == lines[2:]
+    collect.write_markdown(path, header, rows.get, ["c"], "none")
+    assert path.read_text().splitlines() == [*lines[:3], "| m | 10 | 3 | w |"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
+def test_consoles_that_lack_a_character(tmp_path, encoding):
+    before = f"import sys; sys.stdout.reconfigure(encoding={encoding!r})"
+    table = ROOT / "benchmark/results/laptop.csv"
+    code, out, _ = run_script(tmp_path, "benchmark/plot.py", table, "--table", before=before)
+    assert code == 0 and out.count("| metaworld-button") == 6
 
 
 def test_rows_begin_with_the_first_episode(tmp_path):
@@ -401,6 +465,11 @@ def test_numbers_of_the_bandit():
         ("maze.py", ["--bad"], "--bad"),
         ("maze.py", ["--beside"], "--beside"),
         ("maze.py", ["--beside", "runs/a"], "no maze.npz"),
+        ("maze.py", ["--beside", "runs/maze"], "runs/maze: "),
+        ("maze.py", ["runs/a", "--beside", "runs/a"], "--beside"),
+        ("maze.py", ["runs/a"], "none of these is a run"),
+        ("plot.py", ["good.csv", "picture.png", "--table"], "--table draws no picture"),
+        ("optima.py", ["cut.csv"], "cut.csv has a row"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
         ("block_bonus.py", ["runs/a"], "no run of block-push"),
         ("ant_gamma.py", ["--gamma", "0.99"], "--gamma"),
@@ -425,6 +494,7 @@ def test_wrong_input_is_one_line(tmp_path, script, arguments, says):
         ("good.csv", header + "e,,m,1,1000,0.5,,1.0,,,,\n"),
         ("words.csv", header + "e,,m,1,1000,half,,1.0,,,,\n"),
         ("foreign.csv", "a,b\n1,2\n"),
+        ("cut.csv", ",".join(optima.HEADER) + "\nant-push,rpg,1,20"),
     ):
         (tmp_path / name).write_text(content)
     before = sorted(tmp_path.rglob("*"))
@@ -612,21 +682,43 @@ def test_optima_of_states():
 
 
 @pytest.mark.parametrize("latent", ["categorical", "none"])
-def test_optima_of_a_run(tmp_path, monkeypatch, latent):
+def test_optima_of_a_run(tmp_path, monkeypatch, capsys, latent):
     """Six episodes in two environments, of which the first environment's are in the better optimum; all z are 0. The
     two that `save` ends do not count."""
     monkeypatch.setitem(
         optima.TASKS, "toy_envs:Toy-v0", optima.Optima("-", "+", lambda obs: (obs.T[0] < 0, obs.T[0] > 0))
     )
+    monkeypatch.setattr(toy_envs.Toy, "horizon", 10, raising=False)
     monkeypatch.setattr(optima, "EVERY", 40)
     make_agent(tmp_path / "run", latent=latent)
     rows = optima.count(tmp_path / "run")
     first = "0" if latent == "categorical" else ""
     ends = [(row["step"], row["z"], row["episodes"], row["local"], row["best"]) for row in rows]
     assert ends == [("40", first, "4", "0.5", "0.5"), ("80", first, "2", "0.5", "0.5")]
+    monkeypatch.setattr(toy_envs.Toy, "horizon", 20)
+    with pytest.raises(ValueError, match="no whole episode"):
+        optima.count(tmp_path / "run")
     optima.draw("toy_envs:Toy-v0", rows).savefig(tmp_path / "p.png")
     picture = imageio.v3.imread(tmp_path / "p.png")
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 50
+
+
+def test_a_shorter_run_replaces_no_optima(tmp_path, monkeypatch, capsys):
+    values = ["ant-push", "rpg", "1", "40000", "", "1", "0", "0", "", ""]
+    longer = dict(zip(optima.HEADER, values))
+    collect.write_table(tmp_path / "o.csv", [longer], optima.HEADER)
+    runs = {"short": [longer | {"step": "20000"}], "long": [longer | {"local": "1"}]}
+    monkeypatch.setattr(optima, "count", lambda run_dir: runs[run_dir.name])
+    for names, share in ((["short", "long"], "1"), (["short"], None)):
+        monkeypatch.setattr(sys, "argv", ["optima.py", str(tmp_path / "o.csv"), *names, "--table"])
+        if share is None:
+            with pytest.raises(SystemExit, match="2"):
+                optima.main()
+        else:
+            optima.main()
+        out = capsys.readouterr().out
+        assert out.startswith("short skipped: ") and "it ends before" in out.splitlines()[0]
+        assert [row["local"] for row in optima.read_table(tmp_path / "o.csv")] == ["1"]
 
 
 def test_table_of_optima():
@@ -761,17 +853,33 @@ def test_order_compares_means_at_the_last_common_step(capsys):
 
 
 def test_collected_mazes(tmp_path, monkeypatch, capsys):
-    """Coverage at every 5000th step; what is no run is skipped with a line; others' rows stay."""
+    """Coverage at every 5000th step; what is no run, is shorter, or has other flags, is skipped with a line; others'
+    rows stay."""
     monkeypatch.setattr(maze, "RESULTS", tmp_path)
     (tmp_path / "maze.csv").write_text("method,seed,step,coverage\nours,1,5000,0.2\nnone,2,5000,0.1\n")
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "args.json").write_text(json.dumps({"exp_name": "ours", "seed": 1}))
-    np.savez(run_dir / "maze.npz", coverage=[[0, 0.0], [4000, 0.4], [8000, 0.8], [11_000, 0.8]])
-    maze.collect([run_dir, tmp_path])
-    assert f"{tmp_path} skipped: " in capsys.readouterr().out
+    (experiment,) = (e for e in experiments.EXPERIMENTS if (e.figure, e.method) == ("fig8", "ours"))
+    args = launch.Run(experiment, 1, False).args
+    long = [[0, 0.0], [4000, 0.4], [8000, 0.8], [11_000, 0.8]]
+    for name, coverage, changes in (
+        ("run", long, {}),
+        ("short", long[:3], {}),
+        ("tiny", long[:2], {"seed": 7}),
+        ("other", long, {"seed": 9, "goal": "4,4"}),
+        ("mine", long[:3], {"exp_name": "mine", "batch_size": 8}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "args.json").write_text(json.dumps({**args, **changes}))
+        np.savez(tmp_path / name / "maze.npz", coverage=coverage)
+    maze.collect([tmp_path / name for name in ("run", "short", "tiny", "other", "mine", "nowhere")])
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition(" skipped: ")[0].rpartition("/")[2] for line in out] == ["short", "tiny", "other", "nowhere"]
     curves = maze.read(tmp_path / "maze.csv", "method", "seed")
-    assert dict(curves) == {("none", "2"): [(5000, 0.1)], ("ours", "1"): [(5000, 0.5), (10_000, 0.8)]}
+    ours = [(5000, 0.5), (10_000, 0.8)]
+    assert dict(curves) == {("mine", "1"): [(5000, 0.5)], ("none", "2"): [(5000, 0.1)], ("ours", "1"): ours}
+    before = (tmp_path / "maze.csv").read_bytes()
+    with pytest.raises(ValueError, match="none of these"):
+        maze.collect([tmp_path / "short"])
+    assert (tmp_path / "maze.csv").read_bytes() == before
 
 
 def test_blocks_are_placed_as_the_environment_observes_them():

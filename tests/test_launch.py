@@ -28,6 +28,7 @@ import os, pathlib, signal, time
 import gymnasium as gym
 from toy_envs import Toy
 
+os.write(1, b"a simulator's own line, in latin-1: pr\\xeat\\n")
 starts = pathlib.Path("starts")  # a letter for each process that was in trouble
 
 class Trouble(Toy):  # the first process is killed; where the second one is, the user presses Ctrl-C
@@ -69,7 +70,21 @@ def write_run(run_dir, args, step=None):
     run_dir.mkdir(parents=True)
     (run_dir / "args.json").write_text(json.dumps(args))
     if step is not None:
-        torch.save({"progress": (step, 0, 0)}, run_dir / "checkpoint.pt")
+        torch.save({"progress": (step, 0, False)}, run_dir / "checkpoint.pt")
+
+
+def test_a_run_without_its_last_evaluation_is_unfinished(tmp_path, monkeypatch, capsys):
+    """A kill came between the last checkpoint and it. What cannot be continued is said to be so."""
+    monkeypatch.chdir(tmp_path)
+    run = launch.Run(TOY, 1, False)
+    write_run(tmp_path / "runs/a", run.args, 600)
+    assert run.state().text == "done"
+    torch.save({"progress": (600, 0, True)}, tmp_path / "runs/a/checkpoint.pt")
+    assert run.state() == launch.State("unfinished", Path("runs/a"), 600)
+    (tmp_path / "runs/a/eval.csv").write_text("step,episode,return,length,success_final,success_any\n600,0,1,20,0,1\n")
+    assert run.state().text == "done" and not capsys.readouterr().out
+    (tmp_path / "runs/a/checkpoint.pt").write_bytes(b"half")
+    assert run.state().text == "not begun" and "runs/a cannot be continued: " in capsys.readouterr().out
 
 
 def test_a_job_that_is_killed_and_stopped(tmp_path):
@@ -91,7 +106,7 @@ def test_a_job_that_is_killed_and_stopped(tmp_path):
     code, out, err = run_script(tmp_path, "benchmark/launch.py", "toy", "--seeds", 1, before=before)
     assert code == 0 and not err and out.splitlines()[0] == stopped and out.endswith("1 of 1 done\n"), out + err
     assert [run_dir] == list((tmp_path / "runs").glob("trouble*"))
-    assert launch.checkpoint_step(run_dir) == 600 and len((run_dir / "commit.txt").read_text().split()) == 3
+    assert launch.read_progress(run_dir) == (600, False) and len((run_dir / "commit.txt").read_text().split()) == 3
 
     code, out, err = run_script(tmp_path, "benchmark/launch.py", "toy", "--seeds", 1, 2, "--list", before=before)
     assert code == 0 and not err, err
@@ -225,7 +240,12 @@ class FakeJob:
             self.run.step += 1
         return True
 
+    def exception(self):
+        return self.code if isinstance(self.code, Exception) else None
+
     def result(self):
+        if isinstance(self.code, Exception):
+            raise self.code
         return self.code
 
 
@@ -243,13 +263,16 @@ def test_jobs_at_a_time_and_tries(jobs, monkeypatch, capsys):
     monkeypatch.setattr(launch, "Stop", lambda: SimpleNamespace(requested=False, listen=lambda: None))
     runs = [FakeRun("a", None, -9, 0), FakeRun("b", None, None, None, 0), FakeRun("c", 2, 0), FakeRun("d", 0)]
     runs.append(FakeRun("e", None, "more", None, "more", None, 0))
+    runs.append(FakeRun("f", OSError("no space left"), 0))  # of the job itself
     launch.run_here(runs, jobs)
-    assert [run.starts for run in runs] == [3, 3, 1, 1, 6] and Executor.most == jobs
+    assert [run.starts for run in runs] == [3, 3, 1, 1, 6, 1] and Executor.most == jobs
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("failed")] == [
-        line for line in lines if line.startswith(("failed, exit code None: b", "failed, exit code 2: c"))
+        line
+        for line in lines
+        if line.startswith(("failed, exit code None: b", "failed, exit code 2: c", "failed, exit code 1: f"))
     ]
-    assert sum(line.startswith("failed") for line in lines) == 2
+    assert sum(line.startswith("failed") for line in lines) == 3
 
 
 def test_runs_of_a_launcher_that_was_killed_count(monkeypatch):
