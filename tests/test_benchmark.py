@@ -35,6 +35,7 @@ import optima  # noqa: E402
 import plot  # noqa: E402
 import smoke  # noqa: E402
 import soak  # noqa: E402
+import value_bias  # noqa: E402
 
 RESULTS = (ROOT / "docs/results.md").read_text()
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmark").glob("*.py") if path.name != "experiments.py")
@@ -472,6 +473,7 @@ def test_numbers_of_the_bandit():
         ("optima.py", ["cut.csv"], "cut.csv has a row"),
         ("maze_bonus.py", ["runs/a"], "no run of rpg_maze.py"),
         ("block_bonus.py", ["runs/a"], "no run of block-push"),
+        ("value_bias.py", ["runs/a"], "no run of rpg.py"),
         ("ant_gamma.py", ["--gamma", "0.99"], "--gamma"),
         ("optima.py", [], "required"),
         ("optima.py", ["new.csv", "runs/maze"], "no run of cabinet-dense or ant-push"),
@@ -895,6 +897,39 @@ def test_blocks_are_placed_as_the_environment_observes_them():
         np.testing.assert_allclose(obs, block_push._observation(), atol=1e-6)
         assert block_bonus.on_goal(obs).tolist() == on_goal
     env.close()
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "none"])
+def test_value_bias_by_loops(tmp_path, monkeypatch, latent):
+    """The cells of benchmark/value_bias.py, episode by episode; the first of each environment is too old for it."""
+    monkeypatch.setattr(toy_envs.Toy, "horizon", 10, raising=False)
+    monkeypatch.setattr(value_bias, "EPISODES", 4)
+    agent, replay = make_agent(tmp_path / "run", latent=latent, gamma=0.9, reward_scale=2.0)
+    for _ in range(rpg.RND_WARMUP + 5):
+        agent.rnd_loss(torch.randn(20, 2))
+    replay.fields(replay.data).reward[12:22] = torch.rand(10, 2)  # in two of the four episodes
+    state = envs.read_checkpoint(tmp_path / "run")
+    envs.write_checkpoint(tmp_path / "run", state | {"agent": agent.state_dict(), "replay": replay.state_dict()})
+    name, seed, cells = value_bias.row(tmp_path / "run")
+    assert (name, seed, *cells[1:3]) == ("toy_envs:Toy-v0 rpg", 1, "4", "0.50")
+    rows, expected = replay.in_order(), []
+    with torch.no_grad():
+        for start in (11, 22):
+            for env in range(2):
+                s = agent.model.encoder(rows.obs[start : start + 11, env])
+                z = rows.z[start : start + 11, env]
+                v = torch.minimum(*agent.model.value(s, z, twins=2))
+                sums = [v[0].item(), 0.0, 0.0, 0.0, 0.9**10 * v[10].item()]
+                for t in range(10):
+                    at = start + t, env
+                    sums[1] += 0.9**t * 2.0 * rows.reward[at].item()
+                    sums[2] += 0.9**t * 0.1 * agent.rnd.bonus(rows.obs[at[0] + 1, env]).item()
+                    if latent != "none":
+                        sums[3] += 0.9**t * 0.005 * agent.posterior.log_prob(s[t], rows.a[at], z[t]).item()
+                expected.append([*sums, sum(sums[1:])])
+    found = [float(cell) for cell in cells[3:]]
+    np.testing.assert_allclose(found, np.mean(expected, 0), atol=0.06)
+    assert found[1] > 0.1 and abs(found[2]) > 0.1, found
 
 
 def test_maze_bonus_by_loops(tmp_path):
