@@ -95,19 +95,22 @@ def is_training(run_dir):
 
 
 def read_progress(run_dir):
-    """(the step that --resume would go on from, whether the evaluation of that step is still to be made); (0, False)
-    without a readable checkpoint, from which no run can go on."""
+    """(the step that --resume would go on from, whether the evaluation there is still to be made); (0, False) without a
+    readable checkpoint, from which no run can go on."""
     path = run_dir / "checkpoint.pt"
     if not path.exists():
         return 0, False
     import torch  # takes seconds
 
     try:  # (envs.read_checkpoint checks every byte of a replay, too)
-        step, *_, last = torch.load(path, "cpu", weights_only=True, mmap=True)["progress"]
-        return int(step), last is True and not evaluated(run_dir, step)  # of rpg_maze.py `last` is another thing
-    except Exception as error:  # whatever torch raises; a damaged eval.csv
+        step, *_, eval_due = torch.load(path, "cpu", weights_only=True, mmap=True)["progress"]
+    except Exception as error:  # whatever torch raises
         say(f"{run_dir} cannot be continued: {failure(error)}")
         return 0, False
+    try:
+        return int(step), eval_due is True and not evaluated(run_dir, step)  # rpg_maze.py has another thing there
+    except OSError:  # a damaged eval.csv, which --resume will name
+        return int(step), True
 
 
 class Run:

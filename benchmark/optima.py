@@ -129,12 +129,11 @@ def read_table(table):
             raise ValueError(f"{table} is not a CSV of optima.py: its first line is not {','.join(HEADER)}")
         rows = list(reader)
     for row in rows:
-        try:
-            if row["env_id"] not in TASKS or None in row.values():
-                raise ValueError
-            _ = [*map(int, (row["seed"], row["step"], row["episodes"])), float(row["local"]), float(row["best"])]
-        except ValueError:
-            raise ValueError(f"{table} has a row of {row['env_id']!r} at step {row['step']!r} that is none") from None
+        known = row["env_id"] in TASKS
+        for key in ("seed", "step", "episodes", "local", "best"):
+            known &= bool(row[key]) and math.isfinite(float(row[key]))
+        if not known:
+            raise ValueError(f"{table} has a row that is not of a run: {row['env_id']!r} at step {row['step']!r}")
     return rows
 
 

@@ -83,6 +83,8 @@ def test_a_run_without_its_last_evaluation_is_unfinished(tmp_path, monkeypatch, 
     assert run.state() == launch.State("unfinished", Path("runs/a"), 600)
     (tmp_path / "runs/a/eval.csv").write_text("step,episode,return,length,success_final,success_any\n600,0,1,20,0,1\n")
     assert run.state().text == "done" and not capsys.readouterr().out
+    (tmp_path / "runs/a/eval.csv").write_text("damaged")
+    assert run.state() == launch.State("unfinished", Path("runs/a"), 600)
     (tmp_path / "runs/a/checkpoint.pt").write_bytes(b"half")
     assert run.state().text == "not begun" and "runs/a cannot be continued: " in capsys.readouterr().out
 
