@@ -26,6 +26,7 @@ import inspect
 import io
 import itertools
 import json
+import logging
 import math
 import os
 import pickle
@@ -2630,21 +2631,35 @@ def start_wandb(run_dir: Path, args: Any) -> None:
     )
 
 
-def log_evaluation(run_dir: Path, writer: Any, progress: Progress, step: int, summaries: Sequence) -> None:
+def log_evaluation(
+    run_dir: Path, writer: Any, progress: Progress, step: int, summaries: Sequence, made_up: bool = False
+) -> None:
     """The summaries of an evaluation to TensorBoard, eval.csv and standard output; nothing of one that was stopped and
-    has none. Raises OSError."""
+    has none. `made_up`: see log_summaries. Raises OSError."""
     if not summaries:
         return
-    log_summaries(run_dir, writer, step, summaries)
+    log_summaries(run_dir, writer, step, summaries, made_up)
     progress.note(f"step {step:,}: evaluation of {len(summaries)} episodes: {figures(average(summaries))}")
 
 
-def log_summaries(run_dir: Path, writer: Any, step: int, summaries: Sequence) -> None:
-    """The summaries of an evaluation to TensorBoard and eval.csv. Raises OSError."""
-    for key, mean in average(summaries).items():
-        writer.add_scalar(f"eval/{key}", mean, step)
+def log_summaries(run_dir: Path, writer: Any, step: int, summaries: Sequence, made_up: bool) -> None:
+    """The summaries of an evaluation to TensorBoard and eval.csv. `made_up`: a kill came before they were in eval.csv,
+    so TensorBoard may have them. Raises OSError."""
+    if not (made_up and in_tensorboard(run_dir, step)):
+        for key, mean in average(summaries).items():
+            writer.add_scalar(f"eval/{key}", mean, step)
     writer.flush()  # before its rows are in the table, by which a resumed run knows that it was done
     save_summaries(run_dir / "eval.csv", step, summaries)
+
+
+def in_tensorboard(run_dir: Path, step: int) -> bool:
+    """Whether the event files of a run have an evaluation at `step`. All are read: seconds, if the run is long."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it notes each resume as out of order
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
+    tag = f"eval/{SUMMARY[0]}"
+    return tag in events.Tags()["scalars"] and any(event.step == step for event in events.Scalars(tag))
 
 
 def report(

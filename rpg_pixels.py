@@ -1084,7 +1084,7 @@ if __name__ == "__main__":
                 raise OSError("another process is training this run")
             if summaries and eval_due and not evaluated(run_dir, global_step):  # the training was killed before it
                 with contextlib.closing(open_log(run_dir, global_step)) as writer:
-                    log_summaries(run_dir, writer, global_step, summaries)
+                    log_summaries(run_dir, writer, global_step, summaries, made_up=True)
             elif summaries:
                 save_summaries(run_dir / "eval.csv", global_step, summaries)
         except OSError as error:
@@ -1119,7 +1119,7 @@ if __name__ == "__main__":
     try:
         if eval_due:
             summaries = evaluate(agent, eval_env, args, stop, run_dir, global_step)  # a kill came before it
-            log_evaluation(run_dir, writer, progress, global_step, summaries)
+            log_evaluation(run_dir, writer, progress, global_step, summaries, made_up=True)
             over = stop.requested
         while not over:
             if restart:  # seeded by the step, so that a resumed run goes on like the uninterrupted one

@@ -329,6 +329,19 @@ def test_the_last_evaluation_is_made_up(tmp_path, more):
         assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == [40, 80]
 
 
+@pytest.mark.parametrize("steps, logged", [(200, [200]), (240, [200, 240])])
+def test_an_evaluation_is_in_the_log_once(finished, steps, logged):
+    """A kill came when TensorBoard had it, but not eval.csv."""
+    cwd, *_ = finished
+    run_dir, _ = toy(cwd, "--exp-name", "twice", "--total-timesteps", "200")
+    table = run_dir / "eval.csv"
+    before = table.read_text()
+    table.write_text(before.splitlines()[0] + "\n")
+    code, _, err = run(cwd, "--resume", run_dir, "--total-timesteps", steps, "--eval-frequency", "200")
+    assert code == 0 and not err and table.read_text().startswith(before), err
+    assert [step for step, _ in scalars(run_dir)["eval/episodic_return"]] == logged
+
+
 def test_rows_after_the_checkpoint(finished):
     """Of evaluations that a kill left: only evaluating keeps them, going on from the checkpoint does not."""
     cwd, *_ = finished
