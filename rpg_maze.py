@@ -898,7 +898,8 @@ def snapshot(agent):
 
 
 def write_figures(run_dir, snapshots, visits, coverage, latent):
-    """maze.png, and maze.npz with what is drawn there."""
+    """maze.png, and then maze.npz with what is drawn there."""
+    plot(snapshots, visits.numpy(), coverage, run_dir / "maze.png", latent)
     arrays = {
         "steps": [step for step, _, _ in snapshots],
         "positions": [positions.numpy() for _, positions, _ in snapshots],
@@ -907,7 +908,14 @@ def write_figures(run_dir, snapshots, visits, coverage, latent):
         "coverage": coverage,
     }
     replace_file(run_dir / "maze.npz", lambda file: np.savez(file, **arrays))
-    plot(snapshots, visits.numpy(), coverage, run_dir / "maze.png", latent)
+
+
+def figures_step(run_dir):
+    """The step that a run's figures are of; -1 if there are none, or a damaged maze.npz."""
+    try:
+        return np.load(run_dir / "maze.npz")["coverage"][-1][0]
+    except Exception:  # NumPy raises what it meets
+        return -1
 
 
 def plot(snapshots, visits, coverage, path, latent):
@@ -1011,8 +1019,8 @@ if __name__ == "__main__":
             refuse(f"--resume {args.resume}: no checkpoint yet, or damaged, or of another shape: {str(error)[:150]}")
     if global_step >= args.total_timesteps:
         say(f"{short(run_dir)} is at step {global_step:,} already: no steps to take")
-        if may_write:
-            try:  # which a kill may have come before
+        if may_write and figures_step(run_dir) < global_step:  # a kill came before they were drawn
+            try:
                 write_figures(run_dir, snapshots, visits, coverage, args.latent)
             except OSError as error:
                 warn(f"its figures stay as they are: {error}")

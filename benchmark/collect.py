@@ -33,7 +33,7 @@ from envs import command_line, failure, refuse, replace_file, say  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 WINDOW = 50  # episodes a mean is over
-LOGGED = 1000  # environment steps, at most, between two points of some curve in a log
+LOGGED = 1000  # environment steps, at most, between two points of some curve in a log, once there are updates
 EVERY, FINE, EVERY_LATER = 1000, 100_000, 5000  # environment steps between two rows, until when, and after that
 TASK = ["env_id", "options", "method"]
 RUN = [*TASK, "seed"]  # the columns that tell runs apart
@@ -47,10 +47,6 @@ def curve(run_dir):
     first episode's end on. What the run does not log is "". ValueError if no episode has ended, or if the log ends
     before the checkpoint, for its reader stops at a damaged place without a word."""
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    newest = max((events.Scalars(tag)[-1].step for tag in events.Tags()["scalars"]), default=0)
-    saved, _ = read_progress(run_dir)
-    if newest + LOGGED < saved:
-        raise ValueError(f"its log ends at step {newest:,}, its checkpoint is of {saved:,}: a damaged event file?")
     tags = {"return": "charts/episodic_return", "length": "charts/episodic_length"}
     steps, values = {}, {}  # key -> (points,) each: where, and what was logged
     for key in [*KEYS, "length", "episodes", "coverage"]:
@@ -63,6 +59,10 @@ def curve(run_dir):
     ends = steps["length"]
     if len(ends) == 0:
         raise ValueError("no episode has ended yet")
+    newest = max(events.Scalars(tag)[-1].step for tag in events.Tags()["scalars"])
+    saved, _ = read_progress(run_dir)
+    if newest + LOGGED < saved:
+        raise ValueError(f"its log ends at step {newest:,}, its checkpoint is of {saved:,}: a damaged event file?")
     # Episodes that end together are one point. Older runs do not log how many have ended: as many as the steps since
     # the last point are lengths, which is right where all are equally long.
     episodes = values["episodes"]  # finished by each of `ends`
@@ -79,9 +79,10 @@ def curve(run_dir):
         row = [step]
         for key in KEYS:
             at = np.searchsorted(ends[: last + 1], steps[key][steps[key] <= step])  # not every point has a success
-            known = weights[at].sum()
-            mean = (weights[at] * values[key][: len(at)]).sum() / known if known > 0 else None
-            row.append("" if mean is None else round(float(mean), 4))
+            mean = ""
+            if weights[at].sum() > 0:  # where others are known, an unknown one is 0, as in envs.average
+                mean = round(float((weights[at] * values[key][: len(at)]).sum() / weights.sum()), 4)
+            row.append(mean)
         covered = values["coverage"][steps["coverage"] <= step]
         row.append(round(float(covered[-1]), 4) if len(covered) else "")
         rows.append([*row, round(hours[last], 4)])
@@ -170,19 +171,25 @@ def write_table(table, rows, header=HEADER):
 def write_markdown(path, header, row, run_dirs, none):
     """Write the table of these runs to `path`, and print it: row(run_dir) gives (method, seed, other cells). Rows of
     other methods and seeds stay. A run of which it raises is skipped with a line; if it is every one, the program ends
-    with the line `none`."""
+    with the line `none`. Refuses a file with another header."""
     rows = {}
     for run_dir in run_dirs:
         try:
             method, seed, cells = row(run_dir)
-            rows[method, str(seed)] = cells
         except Exception as error:  # whatever it is, there is no row for it
             say(f"{run_dir} skipped: {failure(error)}")
+            continue
+        if (method, str(seed)) in rows:
+            say(f"{run_dir} is another {method}, seed {seed}: it replaces the first")
+        rows[method, str(seed)] = cells
     if not rows:
         refuse(none)
     try:
-        for line in path.read_text(encoding="utf-8").splitlines()[2:] if path.exists() else ():
-            method, seed, *cells = line.strip("| ").split(" | ")
+        known, *lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [header]
+        if known != header:
+            raise ValueError(f"its first line is not {header}")
+        for line in lines[1:]:
+            method, seed, *cells = line[2:-2].split(" | ")
             rows.setdefault((method, seed), cells)
         keys = sorted(rows, key=lambda key: (key[0], int(key[1])))
         lines = [f"| {' | '.join([*key, *rows[key]])} |" for key in keys]

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import EXPERIMENTS  # noqa: E402
 
-from envs import Stop, command_line, evaluated, failure, lock, refuse, say, short  # noqa: E402
+from envs import Stop, command_line, evaluated, failure, lock, one_line, refuse, say, short  # noqa: E402
 
 LOGS = Path("runs/.launch")
 TRIES = 3  # starts of a job that is killed each time before a new checkpoint
@@ -109,7 +109,8 @@ def read_progress(run_dir):
         return 0, False
     try:
         return int(step), eval_due is True and not evaluated(run_dir, step)  # rpg_maze.py has another thing there
-    except OSError:  # a damaged eval.csv, which --resume will name
+    except OSError as error:  # a damaged eval.csv
+        say(one_line(error))
         return int(step), True
 
 

@@ -403,8 +403,8 @@ def import_script(path):
     sys.path.insert(0, str(path.resolve().parent))
     if path.stem not in sys.modules:
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[path.stem])
+        sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return sys.modules[path.stem]
 
 

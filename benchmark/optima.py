@@ -123,16 +123,15 @@ def read_table(table):
     """The rows of the CSV, dicts of text; [] if it is not there yet."""
     if not table.exists():
         return []
-    with open(table, newline="") as file:
+    with open(table, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != HEADER:
             raise ValueError(f"{table} is not a CSV of optima.py: its first line is not {','.join(HEADER)}")
         rows = list(reader)
     for row in rows:
-        known = row["env_id"] in TASKS
-        for key in ("seed", "step", "episodes", "local", "best"):
-            known &= bool(row[key]) and math.isfinite(float(row[key]))
-        if not known:
+        numbers = [row[key] or "" for key in ("seed", "step", "episodes")]
+        shares = [(row[key] or "").replace(".", "", 1) for key in ("local", "best")]
+        if row["env_id"] not in TASKS or not all(text.isdecimal() for text in numbers + shares):
             raise ValueError(f"{table} has a row that is not of a run: {row['env_id']!r} at step {row['step']!r}")
     return rows
 

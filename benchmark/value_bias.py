@@ -5,8 +5,9 @@ them.
 
 Of the newest whole episodes in the replay of runs of rpg.py that no checkpoint cut short: the mean of V(s₁, z), the
 lesser twin; and of Σ γᵗ r_t + γᵀ V(s_T, z) over the T decisions of an episode, with r_t = R/T + RND's bonus +
-β log p(z|s_t,a_t), all by the networks of the newest checkpoint, as in the value's target. The difference is by how
-much V is too high at the start of an episode; the policy climbs V. Of environments that end episodes by a time limit.
+β log p(z|s_t,a_t), all by the networks of the newest checkpoint: the terms of the value's target, with the actions that
+were taken, some by older policies, instead of imagined ones. The difference is by how much V is too high at the start
+of an episode; the policy climbs V. Of our own tasks, whose episodes end by their time limit alone.
 """
 
 import sys
@@ -29,12 +30,12 @@ HEADER = "| run | seed | step | episodes | with reward | V | then: rewards | bon
 def newest_episodes(rows, horizon):
     """Rows (horizon + 1, episodes, ·) of the newest EPISODES whole episodes in Rows (rows, N, ·), oldest first."""
     end, env = torch.nonzero(ends_whole(rows, horizon), as_tuple=True)
-    end, env = end[-EPISODES:], env[-EPISODES:]
+    held = end >= horizon  # the ring may have forgotten the first one's start
+    end, env = end[held][-EPISODES:], env[held][-EPISODES:]
     if len(end) == 0:
         raise ValueError("no whole episode in its replay")
     row = end - horizon + torch.arange(horizon + 1)[:, None]
-    inside = (row >= 0).all(0)
-    return rpg.Rows(*[field[row[:, inside], env[inside]] for field in rows])
+    return rpg.Rows(*[field[row, env] for field in rows])
 
 
 @torch.no_grad()
@@ -70,7 +71,7 @@ def row(run_dir):
     rewarded = (episodes.reward[:-1] > 0).any(0).double().mean()
     cells = [f"{int(step[-1]):,}", str(episodes.a.shape[1]), f"{rewarded:.2f}"]
     cells += [f"{number:.1f}" for number in [*means.values(), after]]
-    return f"{args.env_id} {args.exp_name}", args.seed, cells
+    return " ".join([args.env_id, *args.env_options, args.exp_name]), args.seed, cells
 
 
 def main():

@@ -131,7 +131,7 @@ def test_mean_over_the_last_fifty_episodes(tmp_path, together):
 
 def test_mean_over_episodes_of_different_lengths(tmp_path):
     """Of environments whose episodes end by themselves: how many end together is logged, not guessed of their lengths;
-    some points have no success, which is then that of the others."""
+    some points have no success, which is 0 beside others that have one."""
     rng = np.random.default_rng(0)
     step, ended, points, truth = 0, 0, [], []
     for _ in range(400):
@@ -149,7 +149,7 @@ def test_mean_over_episodes_of_different_lengths(tmp_path):
     for at, success_final, _, episodic_return, *_ in rows:
         last = [(value, success) for step, value, success in truth if step <= at][-50:]
         assert episodic_return == pytest.approx(np.mean([value for value, _ in last]), abs=1e-4)
-        assert success_final == pytest.approx(np.mean([s for _, s in last if s is not None]), abs=1e-4)
+        assert success_final == pytest.approx(np.mean([success or 0.0 for _, success in last]), abs=1e-4)
 
 
 def test_a_log_that_ends_before_the_checkpoint_is_damaged(tmp_path):
@@ -180,8 +180,14 @@ def test_a_table_of_runs_keeps_other_runs(tmp_path, capsys):
     collect.write_markdown(path, header, rows.get, ["b"], "none")
     lines = [header, "|---|---|---|---|", "| m | 2 | 2 | z |", "| m | 10 | 1 | x, y |"]
     assert path.read_text().splitlines() == lines and capsys.readouterr().out.splitlines()[-2:] == lines[2:]
-    collect.write_markdown(path, header, rows.get, ["c"], "none")
-    assert path.read_text().splitlines() == [*lines[:3], "| m | 10 | 3 | w |"]
+    rows["d"] = "m", 10, ["4", ""]
+    collect.write_markdown(path, header, rows.get, ["c", "d"], "none")
+    collect.write_markdown(path, header, rows.get, ["b"], "none")
+    assert path.read_text().splitlines() == [*lines[:3], "| m | 10 | 4 |  |"]
+    assert "d is another m, seed 10: it replaces the first" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        collect.write_markdown(path, "| other |", rows.get, ["a"], "none")
+    assert "its first line is not | other |" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp932"])
@@ -901,20 +907,19 @@ def test_blocks_are_placed_as_the_environment_observes_them():
 
 @pytest.mark.parametrize("latent", ["gaussian", "none"])
 def test_value_bias_by_loops(tmp_path, monkeypatch, latent):
-    """The cells of benchmark/value_bias.py, episode by episode; the first of each environment is too old for it."""
+    """benchmark/value_bias.py, episode by episode: of the newest ones whose start is in the replay."""
     monkeypatch.setattr(toy_envs.Toy, "horizon", 10, raising=False)
-    monkeypatch.setattr(value_bias, "EPISODES", 4)
     agent, replay = make_agent(tmp_path / "run", latent=latent, gamma=0.9, reward_scale=2.0)
+    torch.nn.init.normal_(agent.model.values[1][0].bias)
     for _ in range(rpg.RND_WARMUP + 5):
         agent.rnd_loss(torch.randn(20, 2))
-    replay.fields(replay.data).reward[12:22] = torch.rand(10, 2)  # in two of the four episodes
-    state = envs.read_checkpoint(tmp_path / "run")
-    envs.write_checkpoint(tmp_path / "run", state | {"agent": agent.state_dict(), "replay": replay.state_dict()})
-    name, seed, cells = value_bias.row(tmp_path / "run")
-    assert (name, seed, *cells[1:3]) == ("toy_envs:Toy-v0 rpg", 1, "4", "0.50")
-    rows, expected = replay.in_order(), []
+    replay.fields(replay.data).reward[12:22] = torch.rand(10, 2)  # in two of six episodes
+    replay.fields(replay.data).obs[:] = torch.randn(*replay.data.shape[:2], 2)
+    replay.fields(replay.data).a[:] = torch.randn(*replay.data.shape[:2], 1)
+    rows = rpg.Rows(*[field[1:] for field in replay.in_order()])  # without the first episodes' starts
+    expected = []
     with torch.no_grad():
-        for start in (11, 22):
+        for start in (10, 21):
             for env in range(2):
                 s = agent.model.encoder(rows.obs[start : start + 11, env])
                 z = rows.z[start : start + 11, env]
@@ -926,10 +931,22 @@ def test_value_bias_by_loops(tmp_path, monkeypatch, latent):
                     sums[2] += 0.9**t * 0.1 * agent.rnd.bonus(rows.obs[at[0] + 1, env]).item()
                     if latent != "none":
                         sums[3] += 0.9**t * 0.005 * agent.posterior.log_prob(s[t], rows.a[at], z[t]).item()
-                expected.append([*sums, sum(sums[1:])])
-    found = [float(cell) for cell in cells[3:]]
-    np.testing.assert_allclose(found, np.mean(expected, 0), atol=0.06)
-    assert found[1] > 0.1 and abs(found[2]) > 0.1, found
+                expected.append(sums)
+    found = value_bias.parts(agent, value_bias.newest_episodes(rows, 10))
+    assert list(found) == ["V", "rewards", "bonus", "log p", "end"]
+    np.testing.assert_allclose(torch.stack(list(found.values()), 1), expected, atol=1e-5)
+    monkeypatch.setattr(value_bias, "EPISODES", 3)
+    assert value_bias.newest_episodes(rows, 10).obs.shape == (11, 3, 2)
+    with pytest.raises(ValueError, match="no whole episode"):
+        value_bias.newest_episodes(rpg.Rows(*[field[:12] for field in rows]), 10)
+
+    monkeypatch.setattr(value_bias, "EPISODES", 4)
+    state = envs.read_checkpoint(tmp_path / "run")
+    envs.write_checkpoint(tmp_path / "run", state | {"agent": agent.state_dict(), "replay": replay.state_dict()})
+    name, seed, cells = value_bias.row(tmp_path / "run")
+    assert (name, seed, *cells[1:3]) == ("toy_envs:Toy-v0 rpg", 1, "4", "0.50")
+    means = np.mean(expected, 0)
+    np.testing.assert_allclose([float(cell) for cell in cells[3:]], [*means, means[1:].sum()], atol=0.0501)
 
 
 def test_maze_bonus_by_loops(tmp_path):

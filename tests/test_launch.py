@@ -1,5 +1,6 @@
 """benchmark/launch.py: which run belongs to an experiment, jobs that are killed, stopped and continued, Slurm."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -113,6 +114,17 @@ def test_a_job_that_is_killed_and_stopped(tmp_path):
     code, out, err = run_script(tmp_path, "benchmark/launch.py", "toy", "--seeds", 1, 2, "--list", before=before)
     assert code == 0 and not err, err
     assert [line.split("trouble")[0].split() for line in out.splitlines()] == [["done", "toy"], ["not", "begun", "toy"]]
+
+
+def test_a_look_at_a_run_does_not_keep_it_from_starting(tmp_path, monkeypatch):
+    """launch.is_training holds a run's lock for a moment; another run's training holds it on."""
+    look = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    waits = []
+    monkeypatch.setattr(envs.time, "sleep", waits.append)
+    assert not envs.lock(tmp_path) and len(waits) == 9
+    monkeypatch.setattr(envs.time, "sleep", lambda seconds: os.close(look))
+    assert envs.lock(tmp_path)
 
 
 def test_two_launchers_start_a_run_once(tmp_path):

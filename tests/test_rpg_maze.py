@@ -352,8 +352,17 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     a, b = (np.load(run_dir / "maze.npz") for run_dir in (whole, halves))
     for key in a:
         np.testing.assert_array_equal(a[key], b[key])
-    _, out, _ = run(tmp_path, "--resume", halves, "--total-timesteps", 600)
-    assert "no steps" in out and json.loads(out.splitlines()[-1])["global_step"] == 600
+    for coverage in (None, [(0, 0.0), (500, 0.1)], [(0, 0.0), (700, 0.2)]):  # of figures that a kill left
+        for name in ("maze.npz", "maze.png"):
+            (halves / name).unlink()
+        if coverage is not None:
+            np.savez(halves / "maze.npz", coverage=coverage)
+        _, out, err = run(tmp_path, "--resume", halves, "--total-timesteps", 600)
+        assert "no steps" in out and json.loads(out.splitlines()[-1])["global_step"] == 600 and not err
+        newer = coverage is not None and coverage[-1][0] > 600
+        assert (halves / "maze.png").exists() != newer
+        if not newer:
+            np.testing.assert_array_equal(np.load(halves / "maze.npz")["coverage"], a["coverage"])
     saved = json.loads((halves / "args.json").read_text())
     saved.pop("z_baseline")  # as a version without this flag would have written it
     (halves / "args.json").write_text(json.dumps(saved))

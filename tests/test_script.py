@@ -158,6 +158,7 @@ def test_files_keys_and_summary(finished):
     assert same(state["agent"], torch.load(run_dir / "model.pt"))
     assert {f"losses/{name}" for name in LOSSES} == {key for key in logged if key.startswith("losses/")}
     assert {"charts/SPS", "charts/episodic_length", "charts/success_final", "charts/success_any"} <= logged.keys()
+    assert [ended for _, ended in logged["charts/episodes"]] == [4, 8, 12, 16] and summary["training_episodes"] == 16
     assert {"eval/episodic_return", "eval/success_final", "eval/success_any"} <= logged.keys()
     assert {value for _, value in logged["charts/episodic_length"]} == {20.0}
     assert all(step >= 50 + 4 * rpg.BURN_IN for step, _ in logged["charts/SPS"]), "a speed before it is known"
