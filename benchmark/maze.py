@@ -10,7 +10,6 @@ paper_maze.csv.
 """
 
 import csv
-import json
 import sys
 from collections import defaultdict
 from itertools import permutations
@@ -23,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from collect import flags_hash, planned_hashes, write_table  # noqa: E402
+from collect import flags_hash, planned_hashes, read_args, write_table  # noqa: E402
 from plot import FURTHER_MARKERS, style_of_mean, style_of_paper  # noqa: E402
 
 from envs import command_line, failure, refuse, say  # noqa: E402
@@ -87,11 +86,8 @@ def run_name(run_dir):
     """((--exp-name, seed as text), flags as a dict) of a run of rpg_maze.py. ValueError: why it is none."""
     if not (run_dir / "maze.npz").exists():
         raise ValueError("it has no maze.npz: not a run of rpg_maze.py, or not far enough")
-    try:
-        args = json.loads((run_dir / "args.json").read_text(encoding="utf-8"))
-        return (args["exp_name"], str(args["seed"])), args
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its args.json cannot be read: {error}") from None
+    (*_, method, seed), args = read_args(run_dir)
+    return (method, seed), args
 
 
 def read_run(run_dir, wanted):

@@ -690,7 +690,7 @@ def test_optima_of_states():
 
 
 @pytest.mark.parametrize("latent", ["categorical", "none"])
-def test_optima_of_a_run(tmp_path, monkeypatch, capsys, latent):
+def test_optima_of_a_run(tmp_path, monkeypatch, latent):
     """Six episodes in two environments, of which the first environment's are in the better optimum; all z are 0. The
     two that `save` ends do not count."""
     monkeypatch.setitem(

@@ -61,9 +61,7 @@ def ends_in_order(cwd, process, says):
     """One clear line, exit code 1, and no process left; returns the line."""
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and err.count("\n") == 1 and says in err, err
-    deadline = time.monotonic() + 60.0  # for multiprocessing's own helper
-    while torture.processes(str(cwd)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    torture.wait_for_workers(str(cwd))  # multiprocessing's own helper ends a moment later
     assert not torture.processes(str(cwd))
     return err
 
